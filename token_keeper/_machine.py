@@ -1,0 +1,450 @@
+"""All decisions about one kept token, as a pure function.
+
+    state, effects = step(state, input, now, policy)
+
+Whoever drives it carries out the effects, posts what happened as inputs, and
+calls again at `next_wakeup(state, policy)` at the latest. Nothing here acts,
+asks what time it is, or draws a random number; a list of `(now, input)` is a
+complete bug report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from token_keeper import _recovery as recovery
+from token_keeper import _schedule as schedule
+from token_keeper._model import EventKind, Phase, Token
+from token_keeper._policy import RefreshPolicy
+from token_keeper._state import (
+    NEVER,
+    SUCCESSIONS,
+    Announce,
+    CancelFetch,
+    ClockJumped,
+    Closed,
+    CredentialsChanged,
+    Current,
+    Effects,
+    Failure,
+    Fetched,
+    FetchFailed,
+    Flight,
+    Input,
+    Moment,
+    RefreshRequested,
+    Settling,
+    Started,
+    StartFetch,
+    State,
+    Streak,
+    Tick,
+    TokenAccepted,
+    TokenDenied,
+    TokenSupplied,
+)
+
+Turn = Callable[[State, Moment, RefreshPolicy], tuple[State, Effects]]
+
+TRIES = 3
+"""Tries inside the first fetch of a streak; later ones have one."""
+
+EXPIRED_AGAIN = (
+    "the source returned the token that has expired; it was not published. "
+    "Make the backend issue a new one instead of a cached one"
+)
+DENIED_AGAIN = (
+    "the source returned a token that a server had refused; it was not published. "
+    "Make the backend issue a new one instead of a cached one"
+)
+
+
+def step(state: State, what: Input, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
+    """Return what follows from *what* happening at *now*: the new state and the orders."""
+    if state.phase is Phase.CLOSED:
+        return state, ()
+    # What fell due before the input comes first; but a jump explains what it made due.
+    early: tuple[Turn, ...] = () if isinstance(what, ClockJumped | Closed) else (_tell,)
+    late: tuple[Turn, ...] = () if isinstance(what, Closed) else (_tell, _settle, _start_fetch)
+    effects: Effects = ()
+    for turn in early:
+        state, more = turn(state, now, policy)
+        effects += more
+    state, more = _react(state, what, now, policy)
+    effects += more
+    for turn in late:
+        state, more = turn(state, now, policy)
+        effects += more
+    return state, effects
+
+
+def next_wakeup(state: State, policy: RefreshPolicy) -> float:
+    """Return the boot time at which `step` wants a `Tick` at the latest; `NEVER` if none."""
+    if state.phase is Phase.CLOSED:
+        return NEVER
+    settles = state.settling.publish if state.settling else NEVER
+    return min(fetch_due(state, policy), _tells_at(state), settles, recovery.wakeup(state.recovery))
+
+
+def fetch_due(state: State, policy: RefreshPolicy) -> float:
+    """Return the boot time at which the next fetch starts; `NEVER` while one is in flight."""
+    idle = state.sourced and state.started and state.settling is None
+    if not idle or state.phase in {Phase.FETCHING, Phase.CLOSED}:
+        return NEVER
+    planned = state.due if state.phase is Phase.WAITING else state.retry
+    wish = min(planned, state.asked, recovery.wanted(state.recovery, policy))
+    return max(wish, state.fetch_ended + policy.min_interval_s, state.floor)
+
+
+def _react(  # noqa: C901 - one arm for each input, no more
+    state: State, what: Input, now: Moment, policy: RefreshPolicy
+) -> tuple[State, Effects]:
+    match what:
+        case Tick():
+            return state, ()
+        case Started():
+            return _started(state, now), ()
+        case Fetched(fetch_id=fetch_id) if _is_in_flight(state, fetch_id):
+            return _fetched(state, what, now, policy)
+        case FetchFailed(fetch_id=fetch_id) if _is_in_flight(state, fetch_id):
+            return _failed(state, what.failure, now, policy)
+        case Fetched() | FetchFailed():
+            return state, ()  # A late outcome lost its race on purpose.
+        case TokenDenied():
+            return recovery.denied(state, what, now, policy)
+        case TokenAccepted():
+            return recovery.accepted(state, what, now)
+        case RefreshRequested():
+            return _ask(state, now), ()
+        case CredentialsChanged():
+            return _renounce(state, now)
+        case TokenSupplied():
+            return _supplied(state, what, now, policy)
+        case ClockJumped():
+            return _jumped(state, what, now)
+        case Closed():
+            state, effects = _cancel(state, now)
+            return _to(state, Phase.CLOSED), effects
+
+
+def _to(state: State, phase: Phase, **changes: object) -> State:
+    """Return *state* in *phase*: the only way from one phase to another."""
+    assert phase is state.phase or phase in SUCCESSIONS[state.phase], (state.phase, phase)  # noqa: S101 - our own invariant
+    return replace(state, phase=phase, **changes)  # type: ignore[arg-type]
+
+
+def _started(state: State, now: Moment) -> State:
+    if state.started:
+        return state
+    asked = now.boot if state.current is None else NEVER
+    return replace(state, started=True, asked=asked)
+
+
+def _ask(state: State, now: Moment) -> State:
+    joins = state.phase is Phase.FETCHING or state.settling is not None
+    return state if joins or not state.sourced else replace(state, asked=now.boot)
+
+
+def _renounce(state: State, now: Moment) -> tuple[State, Effects]:
+    state, effects = _cancel(state, now)
+    state = _to(state, Phase.WAITING, streak=None, floor=-NEVER, settling=None)
+    return _ask(state, now), effects
+
+
+def _cancel(state: State, now: Moment) -> tuple[State, Effects]:
+    if state.flight is None:
+        return state, ()
+    order = CancelFetch(state.flight.fetch_id)
+    return _to(state, Phase.WAITING, flight=None, fetch_ended=now.boot), (order,)
+
+
+def _is_in_flight(state: State, fetch_id: int) -> bool:
+    return state.flight is not None and state.flight.fetch_id == fetch_id
+
+
+# A token came.
+
+
+def _fetched(state: State, what: Fetched, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
+    current, fingerprint = state.current, what.token.fingerprint
+    valid = current is not None and now.boot < current.expires
+    if current is not None and current.token.fingerprint == fingerprint:
+        if not valid:
+            return _failed(state, Failure(message=EXPIRED_AGAIN), now, policy)
+        return _unchanged(state, current, now, policy)
+    if recovery.is_denied(state.recovery, fingerprint):
+        if current is None or not valid or not current.withheld:
+            return _failed(state, Failure(message=DENIED_AGAIN), now, policy)
+        return _unchanged(state, current, now, policy)
+    routine = state.flight is not None and state.flight.routine
+    splayed = policy.splay and not routine and not state.unchanged
+    serves = state.serves_all(now.boot)
+    state = _learn_window(_answered(state, now), now)
+    arrived = _received(state, what.token, what.skew_s, now, policy)
+    if not serves or policy.settle_s <= 0:
+        return _publish(state, arrived, now, policy, splayed=splayed)
+    settling = Settling(current=arrived, publish=now.boot + policy.settle_s, splayed=splayed)
+    return replace(state, settling=settling, due=NEVER), ()
+
+
+def _answered(state: State, now: Moment) -> State:
+    """Return *state* after the source gave a token, whichever it was."""
+    return _to(
+        state,
+        Phase.WAITING,
+        flight=None,
+        fetch_ended=now.boot,
+        asked=NEVER,
+        retry=NEVER,
+        floor=-NEVER,
+        streak=None,
+        last_error=None,
+        doubts=False,
+    )
+
+
+def _learn_window(state: State, now: Moment) -> State:
+    if not state.unchanged or state.current is None or state.current.expires == NEVER:
+        return state
+    return replace(state, window_s=state.current.remaining_s(now.boot))
+
+
+def _unchanged(state: State, current: Current, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
+    state = replace(_answered(state, now), unchanged=state.unchanged + 1)
+    if current.expires == NEVER:
+        due = now.boot + schedule.jittered_s(schedule.NO_EXPIRY_REFRESH_S, now.jitter)
+    elif now.boot < current.stale:
+        due = min(current.stale, now.boot + schedule.longest_refresh_s(now.jitter, policy))
+    else:
+        due = now.boot + schedule.unchanged_wait_s(current.remaining_s(now.boot))
+    state = replace(state, due=due)
+    if not current.withheld:
+        return state, ()
+    return recovery.no_progress(state, now, policy)
+
+
+def _supplied(state: State, what: TokenSupplied, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
+    if state.current is not None and state.current.token.fingerprint == what.token.fingerprint:
+        return state, ()
+    state, effects = _cancel(state, now)
+    state = replace(
+        state, asked=NEVER, retry=NEVER, streak=None, last_error=None, doubts=False, settling=None
+    )
+    arrived = _received(state, what.token, what.skew_s, now, policy)
+    state, more = _publish(state, arrived, now, policy, splayed=policy.splay)
+    return state, effects + more
+
+
+def _publish(
+    state: State, current: Current, now: Moment, policy: RefreshPolicy, *, splayed: bool
+) -> tuple[State, Effects]:
+    withheld = state.current.withheld if state.current else frozenset[str]()
+    if current.expires == NEVER:
+        due_in = schedule.jittered_s(schedule.NO_EXPIRY_REFRESH_S, now.jitter)
+    elif splayed:
+        lifetime, stale_after = current.expires - current.received, current.stale - current.received
+        due_in = schedule.splay_after_s(lifetime, stale_after, now.splay)
+    else:
+        due_in = current.stale - current.received
+    due_in = min(due_in, schedule.longest_refresh_s(now.jitter, policy))
+    state = _to(
+        state,
+        Phase.WAITING,
+        current=current,
+        generation=current.generation,
+        due=current.received + due_in,
+        unchanged=0,
+    )
+    state = recovery.progress(state, withheld, now)
+    return state, (_about(state, EventKind.TOKEN_UPDATED),)
+
+
+def _received(state: State, token: Token, skew_s: float, now: Moment, policy: RefreshPolicy) -> Current:
+    """Return *token* as the next generation, its expiry anchored on the boot clock."""
+    expires = stale = NEVER
+    if token.expires_at is not None:
+        lifetime = max(token.expires_at - (now.wall + skew_s), 0.0)
+        expires = now.boot + lifetime
+        stale = now.boot + _stale_after_s(state, lifetime, now.jitter, policy)
+    return Current(
+        token=token,
+        generation=state.generation + 1,
+        received=now.boot,
+        expires=expires,
+        stale=stale,
+        skew_s=skew_s,
+    )
+
+
+def _stale_after_s(state: State, lifetime_s: float, draw: float, policy: RefreshPolicy) -> float:
+    if not state.sourced:
+        return lifetime_s - schedule.warning_lead_s(lifetime_s)
+    if state.window_s is not None:
+        return schedule.stale_in_window_s(lifetime_s, state.window_s, draw, policy)
+    return schedule.stale_after_s(lifetime_s, draw, policy)
+
+
+def _settle(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
+    waiting = state.settling
+    if waiting is None or (now.boot < waiting.publish and state.serves_all(now.boot)):
+        return state, ()
+    state = replace(state, settling=None)
+    return _publish(state, waiting.current, now, policy, splayed=waiting.splayed)
+
+
+# None came.
+
+
+def _failed(state: State, failure: Failure, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
+    state = _believe_wall(state, now)
+    entered = state.streak is not None and state.streak.refused is not None
+    streak = _longer_streak(state, failure, now)
+    if streak.refused is not None:
+        phase, wait = Phase.REFUSED, _probe_wait_s(state, streak, now, policy)
+    else:
+        phase, wait = Phase.BACKING_OFF, _backoff_wait_s(state, streak, now, policy)
+    if failure.retry_within_s is not None:
+        wait = min(wait, max(failure.retry_within_s, 0.0))
+    remaining = state.current.remaining_s(now.boot) if state.current else 0.0
+    asked_to_wait = schedule.retry_after_s(failure.retry_after_s, remaining, policy)
+    state = _to(
+        state,
+        phase,
+        flight=None,
+        fetch_ended=now.boot,
+        asked=NEVER,
+        retry=now.boot + wait,
+        floor=now.boot + schedule.retry_after_jittered_s(asked_to_wait, now.jitter),
+        streak=streak,
+        unchanged=0,
+        last_error=failure.message,
+        recovery=replace(state.recovery, fetch=NEVER),
+    )
+    if not failure.refused or streak.refused is None:
+        return state, (_about(state, EventKind.REFRESH_FAILED, failure.message),)
+    if entered:
+        return state, ()
+    return state, (_about(state, EventKind.REFRESH_REFUSED, failure.message),)
+
+
+def _longer_streak(state: State, failure: Failure, now: Moment) -> Streak:
+    current, flight = state.current, state.flight
+    remaining = current.remaining_s(now.boot) if current else 0.0
+    streak = state.streak
+    if streak is None:
+        started = flight.started if flight else now.boot
+        span = current.expires - started if current and remaining > 0 else 0.0
+        streak = Streak(failures=0, since=now.boot, span_s=span)
+    doubted = None
+    if failure.refused:
+        doubted = streak.doubted if streak.doubted is not None else now.boot
+    streak = replace(streak, failures=streak.failures + 1, doubted=doubted)
+    confirmed = doubted is not None and now.boot - doubted >= schedule.REFUSED_CONFIRM_S
+    if streak.refused is None and failure.refused and (failure.certain or confirmed):
+        streak = replace(streak, refused=now.boot, validity_s=remaining)
+    return streak
+
+
+def _backoff_wait_s(state: State, streak: Streak, now: Moment, policy: RefreshPolicy) -> float:
+    if state.serves_all(now.boot) and streak.span_s > 0:
+        nominal = schedule.backoff_s(streak.failures, streak.span_s, policy)
+    else:
+        nominal = schedule.absent_backoff_s(now.boot - streak.since, policy)
+    return schedule.jittered_s(nominal, now.jitter)
+
+
+def _probe_wait_s(state: State, streak: Streak, now: Moment, policy: RefreshPolicy) -> float:
+    since = streak.refused if streak.refused is not None else now.boot
+    validity = streak.validity_s if state.serves_all(now.boot) else 0.0
+    nominal = schedule.refused_probe_s(now.boot - since, validity, policy)
+    return schedule.jittered_s(nominal, now.jitter)
+
+
+def _start_fetch(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
+    if fetch_due(state, policy) > now.boot:
+        return state, ()
+    waiting = state.phase is Phase.WAITING
+    planned = (state.due if waiting else state.retry) <= now.boot
+    asked = state.asked <= now.boot
+    if not planned and not asked:
+        state = recovery.drawn(state, now, policy)
+    flight = Flight(
+        fetch_id=state.fetches + 1,
+        started=now.boot,
+        routine=waiting and planned and not asked and state.streak is None,
+    )
+    remaining = state.current.remaining_s(now.boot) if state.current else 0.0
+    order = StartFetch(
+        fetch_id=flight.fetch_id,
+        timeout_s=schedule.fetch_timeout_s(remaining, policy),
+        tries=TRIES if state.streak is None else 1,
+    )
+    state = _to(
+        state,
+        Phase.FETCHING,
+        flight=flight,
+        fetches=flight.fetch_id,
+        recovery=replace(state.recovery, fetch=NEVER),
+    )
+    return state, (order,)
+
+
+# Clocks.
+
+
+def _jumped(state: State, what: ClockJumped, now: Moment) -> tuple[State, Effects]:
+    doubts = state.doubts or schedule.has_jumped(max(what.wall_s, 0.0))
+    state = replace(_ask(state, now) if state.started else state, doubts=doubts)
+    story = f"the machine slept for {what.asleep_s:.0f} s, " if what.asleep_s else ""
+    story += f"the wall clock moved by {what.wall_s:+.1f} s against the time that passed"
+    return state, (_about(state, EventKind.CLOCK_JUMPED, story),)
+
+
+def _believe_wall(state: State, now: Moment) -> State:
+    """Return *state* with the token's expiry by the wall clock, if that jumped ahead."""
+    current = state.current
+    if not state.doubts or current is None or current.token.expires_at is None:
+        return state
+    remaining = max(current.token.expires_at - (now.wall + current.skew_s), 0.0)
+    expires = min(current.expires, now.boot + remaining)
+    return replace(state, current=replace(current, expires=expires, stale=min(current.stale, expires)))
+
+
+# Events that only time brings.
+
+
+def _tell(state: State, now: Moment, _policy: RefreshPolicy) -> tuple[State, Effects]:
+    state, effects = recovery.quiet(state, now)
+    current = state.current
+    if current is None or "" in current.withheld:
+        return state, effects
+    news: list[Announce] = []
+    if not current.told_stale and now.boot >= current.stale:
+        current = replace(current, told_stale=True)
+        news.append(_about(state, EventKind.TOKEN_ABOUT_TO_EXPIRE))
+    if not current.told_expired and now.boot >= current.expires:
+        current = replace(current, told_expired=True)
+        news.append(_about(state, EventKind.TOKEN_EXPIRED))
+    return replace(state, current=current), (*effects, *news)
+
+
+def _tells_at(state: State) -> float:
+    current = state.current
+    if current is None or "" in current.withheld:
+        return NEVER
+    if not current.told_stale:
+        return current.stale
+    return current.expires if not current.told_expired else NEVER
+
+
+def _about(state: State, kind: EventKind, error: str | None = None) -> Announce:
+    current = state.current
+    return Announce(
+        kind=kind,
+        generation=state.generation,
+        fingerprint=current.token.fingerprint if current else None,
+        expires_at=current.token.expires_at if current else None,
+        failures=state.failures,
+        error=error,
+    )

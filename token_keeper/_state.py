@@ -1,0 +1,408 @@
+"""What the machine knows, what can happen to it, and what it orders.
+
+Only facts are stored; status, deadlines and the next wake-up are derived.
+All points in time are seconds of the boot clock, which no setting of the date
+moves and no suspend stops, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from token_keeper._errors import FetchError, RefusedError
+from token_keeper._model import DenialClass, EventKind, Phase, Token, Verdict
+
+NEVER = math.inf
+MAX_REPORTERS = 256
+"""Reporters that are told apart; the one that was quiet longest is forgotten."""
+MAX_DENIED = 16
+"""Denied tokens that are remembered and not published again."""
+
+SUCCESSIONS: Mapping[Phase, frozenset[Phase]] = {
+    Phase.WAITING: frozenset({Phase.FETCHING, Phase.CLOSED}),
+    Phase.FETCHING: frozenset({Phase.WAITING, Phase.BACKING_OFF, Phase.REFUSED, Phase.CLOSED}),
+    Phase.BACKING_OFF: frozenset({Phase.FETCHING, Phase.WAITING, Phase.CLOSED}),
+    Phase.REFUSED: frozenset({Phase.FETCHING, Phase.WAITING, Phase.CLOSED}),
+    Phase.CLOSED: frozenset(),
+}
+"""The legal successions of phases. `step` asserts it, the docs draw it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When an input arrived, and the luck that came with it.
+
+    Args:
+        wall: Unix seconds of the local clock.
+        boot: Seconds of the boot clock.
+        jitter: A draw from 0 to 1, for waits.
+        splay: Another one, for the first refresh of a token.
+    """
+
+    wall: float
+    boot: float
+    jitter: float = 0.5
+    splay: float = 0.5
+
+
+# Inputs: what happened.
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Somebody wants the token kept from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """The fetch of *fetch_id* brought a token that passed inspection.
+
+    *skew_s* is what to add to the local wall clock to get the issuer's.
+    """
+
+    fetch_id: int
+    token: Token
+    skew_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """The fetch of *fetch_id* brought none."""
+
+    fetch_id: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDenied:
+    """A server refused the token of *generation* when *by* showed it; 0 is no token of ours."""
+
+    generation: int
+    by: str = ""
+    meaning: DenialClass = DenialClass.DENIED
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAccepted:
+    """A server accepted the token of *generation* from *by*."""
+
+    generation: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshRequested:
+    """Somebody wants a newer token now."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsChanged:
+    """What the source shows to the backend is new: its former answers say nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSupplied:
+    """Somebody handed in a token that passed inspection."""
+
+    token: Token
+    skew_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJumped:
+    """The clocks disagree on how much time has passed.
+
+    Args:
+        wall_s: By how much the wall clock moved against the boot clock.
+        asleep_s: For how long the machine was suspended.
+    """
+
+    wall_s: float
+    asleep_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Nobody wants the token any more."""
+
+
+Input = (
+    Started
+    | Tick
+    | Fetched
+    | FetchFailed
+    | TokenDenied
+    | TokenAccepted
+    | RefreshRequested
+    | CredentialsChanged
+    | TokenSupplied
+    | ClockJumped
+    | Closed
+)
+
+
+# Effects: orders.
+
+
+@dataclass(frozen=True, slots=True)
+class StartFetch:
+    """Fetch a token with at most *tries* tries; report back exactly once, with this id."""
+
+    fetch_id: int
+    timeout_s: float
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFetch:
+    """Nobody waits for this fetch any more; its outcome is ignored."""
+
+    fetch_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """Tell the listeners. The driver adds the keeper's name and the time."""
+
+    kind: EventKind
+    generation: int = 0
+    fingerprint: str | None = None
+    expires_at: float | None = None
+    failures: int = 0
+    error: str | None = None
+    verdict: Verdict | None = None
+    by: str = ""
+
+
+Effect = StartFetch | CancelFetch | Announce
+Effects = tuple[Effect, ...]
+
+
+# State.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a fetch failed, as far as the machine cares.
+
+    Args:
+        message: For people.
+        refused: The backend will not issue a token.
+        certain: One such answer is enough to believe it.
+        retry_after_s: The backend asked to wait, if it did.
+        retry_within_s: Another try is worthwhile at the latest then, if known.
+    """
+
+    message: str
+    refused: bool = False
+    certain: bool = False
+    retry_after_s: float | None = None
+    retry_within_s: float | None = None
+
+    @classmethod
+    def of(cls, error: FetchError) -> Failure:
+        """Return what the machine needs to know of *error*."""
+        refused = isinstance(error, RefusedError)
+        return cls(
+            message=str(error),
+            refused=refused,
+            certain=isinstance(error, RefusedError) and error.is_certain,
+            retry_after_s=error.retry_after,
+            retry_within_s=error.retry_within,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Current:
+    """The published token.
+
+    Args:
+        token: The token.
+        generation: 1, 2, 3 ...
+        received: When it was received.
+        expires: When it expires; `NEVER` if that is not known.
+        stale: When `tokenAboutToExpire` is due; `NEVER` without an expiry.
+        skew_s: The issuer's clock minus the wall clock at receipt.
+        withheld: Reporters that were refused with it.
+        accepted: Reporters that were accepted with it.
+        told_stale: `tokenAboutToExpire` was announced.
+        told_expired: `tokenExpired` was announced.
+    """
+
+    token: Token
+    generation: int
+    received: float
+    expires: float
+    stale: float
+    skew_s: float = 0.0
+    withheld: frozenset[str] = frozenset()
+    accepted: frozenset[str] = frozenset()
+    told_stale: bool = False
+    told_expired: bool = False
+
+    @property
+    def lifetime_s(self) -> float:
+        """How long such tokens live: what was left at receipt, or more if its claims say so."""
+        return max(self.expires - self.received, self.token.nominal_lifetime_s or 0.0)
+
+    def remaining_s(self, boot: float) -> float:
+        """Return for how long it is valid from *boot* on; 0 if it has expired."""
+        return max(self.expires - boot, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flight:
+    """The fetch in flight.
+
+    *routine*: it is a scheduled refresh, neither asked for nor caused by trouble.
+    """
+
+    fetch_id: int
+    started: float
+    routine: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streak:
+    """Failed fetches in a row.
+
+    Args:
+        failures: How many.
+        since: When the first one failed.
+        span_s: From the start of the first one to the token's expiry; 0 without a valid token.
+        doubted: When the backend first refused without saying why, unless it did otherwise since.
+        refused: When the backend's refusal was first believed.
+        validity_s: Validity that the token had then.
+    """
+
+    failures: int
+    since: float
+    span_s: float
+    doubted: float | None = None
+    refused: float | None = None
+    validity_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reporter:
+    """What one reporter said of the tokens that it was given.
+
+    Args:
+        strikes: Tokens in vain since it last recovered.
+        heard: When it last reported anything.
+        recovers: When its silence counts as acceptance; `NEVER` while it waits for another token.
+        gave_up: `recoveryFailed` was announced for it.
+    """
+
+    strikes: int = 0
+    heard: float = 0.0
+    recovers: float = NEVER
+    gave_up: bool = False
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether it was refused and has not been accepted since."""
+        return self.strikes > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """Everything about denials.
+
+    Args:
+        reporters: By name. Never changed in place.
+        denied: Fingerprints of the last denied tokens, the latest last.
+        fetch: When denials want a fetch.
+        level: Fetches that denials might cause at *level_at*.
+        level_at: When that was so.
+    """
+
+    reporters: Mapping[str, Reporter] = field(default_factory=dict)
+    denied: tuple[str, ...] = ()
+    fetch: float = NEVER
+    level: float = NEVER
+    level_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settling:
+    """A fetched token that replaces the valid one a little later."""
+
+    current: Current
+    publish: float
+    splayed: bool
+
+
+QUIET = Recovery()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that is known of one kept token.
+
+    Args:
+        sourced: There is a source to fetch from.
+        phase: What the machine is doing.
+        started: Fetches are wanted.
+        current: The published token.
+        generation: Of the last published token.
+        fetches: Fetches ever started; the last one's id.
+        flight: The fetch in flight, in `FETCHING` only.
+        fetch_ended: When the last fetch ended.
+        due: When the routine refresh is due.
+        asked: When somebody asked for a fetch; `NEVER` if nobody did.
+        retry: When to try again, in `BACKING_OFF` and `REFUSED`.
+        floor: No fetch before this: the backend asked for it.
+        streak: The failed fetches since the last answer.
+        unchanged: How often in a row the source returned the current token.
+        window_s: Before its expiry, the source renews a token only within this; None if unknown.
+        doubts: The wall clock jumped ahead; if a fetch fails, it is believed.
+        settling: A token that waits to be published.
+        recovery: Everything about denials.
+    """
+
+    sourced: bool = True
+    phase: Phase = Phase.WAITING
+    started: bool = False
+    current: Current | None = None
+    generation: int = 0
+    fetches: int = 0
+    flight: Flight | None = None
+    fetch_ended: float = -NEVER
+    due: float = NEVER
+    asked: float = NEVER
+    retry: float = NEVER
+    floor: float = -NEVER
+    streak: Streak | None = None
+    unchanged: int = 0
+    window_s: float | None = None
+    doubts: bool = False
+    settling: Settling | None = None
+    recovery: Recovery = QUIET
+    last_error: str | None = None
+
+    @property
+    def failures(self) -> int:
+        """Failed fetches in a row."""
+        return self.streak.failures if self.streak else 0
+
+    def usable_by(self, by: str, boot: float) -> Current | None:
+        """Return the current token if *by* may use it at *boot*."""
+        current = self.current
+        if self.phase is Phase.CLOSED or current is None:
+            return None
+        if boot >= current.expires or by in current.withheld:
+            return None
+        return current
+
+    def serves_all(self, boot: float) -> bool:
+        """Whether the current token is valid and no reporter waits for another one."""
+        current = self.current
+        return current is not None and boot < current.expires and not current.withheld
