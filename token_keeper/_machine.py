@@ -54,6 +54,7 @@ EXPIRED_AGAIN = (
     "the source returned the token that has expired; it was not published. "
     "Make the backend issue a new one instead of a cached one"
 )
+EXPIRED_ON_ARRIVAL = "the token expired before it could be published; mind how long the backend takes"
 DENIED_AGAIN = (
     "the source returned a token that a server had refused; it was not published. "
     "Make the backend issue a new one instead of a cached one"
@@ -114,7 +115,7 @@ def _react(  # noqa: C901 - one arm for each input, no more
         case TokenDenied():
             return recovery.denied(state, what, now, policy)
         case TokenAccepted():
-            return recovery.accepted(state, what, now)
+            return recovery.accepted(state, what)
         case RefreshRequested():
             return _ask(state, now), ()
         case CredentialsChanged():
@@ -148,7 +149,15 @@ def _ask(state: State, now: Moment) -> State:
 
 def _renounce(state: State, now: Moment) -> tuple[State, Effects]:
     state, effects = _cancel(state, now)
-    state = _to(state, Phase.WAITING, streak=None, floor=-NEVER, settling=None)
+    state = _to(
+        state,
+        Phase.WAITING,
+        streak=None,
+        floor=-NEVER,
+        settling=None,
+        unchanged=0,
+        window_s=None,
+    )
     return _ask(state, now), effects
 
 
@@ -167,8 +176,7 @@ def _is_in_flight(state: State, fetch_id: int) -> bool:
 
 
 def _fetched(state: State, what: Fetched, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
-    current, fingerprint = state.current, what.token.fingerprint
-    valid = current is not None and now.boot < current.expires
+    current, fingerprint, valid = state.current, what.token.fingerprint, state.is_valid(now.boot)
     if current is not None and current.token.fingerprint == fingerprint:
         if not valid:
             return _failed(state, Failure(message=EXPIRED_AGAIN), now, policy)
@@ -177,14 +185,17 @@ def _fetched(state: State, what: Fetched, now: Moment, policy: RefreshPolicy) ->
         if current is None or not valid or not current.withheld:
             return _failed(state, Failure(message=DENIED_AGAIN), now, policy)
         return _unchanged(state, current, now, policy)
+    learned = _learn_window(state, now)
+    arrived = _received(learned, what.token, what.skew_s, now, policy)
+    if arrived.expires <= now.boot:
+        return _failed(state, Failure(message=EXPIRED_ON_ARRIVAL), now, policy)
     routine = state.flight is not None and state.flight.routine
     splayed = policy.splay and not routine and not state.unchanged
-    serves = state.serves_all(now.boot)
-    state = _learn_window(_answered(state, now), now)
-    arrived = _received(state, what.token, what.skew_s, now, policy)
-    if not serves or policy.settle_s <= 0:
+    state = _answered(learned, now)
+    if current is None or not state.serves_all(now.boot) or policy.settle_s <= 0:
         return _publish(state, arrived, now, policy, splayed=splayed)
-    settling = Settling(current=arrived, publish=now.boot + policy.settle_s, splayed=splayed)
+    publish = now.boot + schedule.settle_s(current.remaining_s(now.boot), policy)
+    settling = Settling(current=arrived, publish=publish, splayed=splayed)
     return replace(state, settling=settling, due=NEVER), ()
 
 
@@ -213,7 +224,7 @@ def _learn_window(state: State, now: Moment) -> State:
 def _unchanged(state: State, current: Current, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
     state = replace(_answered(state, now), unchanged=state.unchanged + 1)
     if current.expires == NEVER:
-        due = now.boot + schedule.jittered_s(schedule.NO_EXPIRY_REFRESH_S, now.jitter)
+        due = now.boot + _no_expiry_refresh_s(now, policy)
     elif now.boot < current.stale:
         due = min(current.stale, now.boot + schedule.longest_refresh_s(now.jitter, policy))
     else:
@@ -225,13 +236,15 @@ def _unchanged(state: State, current: Current, now: Moment, policy: RefreshPolic
 
 
 def _supplied(state: State, what: TokenSupplied, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
-    if state.current is not None and state.current.token.fingerprint == what.token.fingerprint:
+    arrived = _received(state, what.token, what.skew_s, now, policy)
+    current, fingerprint = state.current, what.token.fingerprint
+    known = current is not None and current.token.fingerprint == fingerprint
+    if known or recovery.is_denied(state.recovery, fingerprint) or arrived.expires <= now.boot:
         return state, ()
     state, effects = _cancel(state, now)
     state = replace(
         state, asked=NEVER, retry=NEVER, streak=None, last_error=None, doubts=False, settling=None
     )
-    arrived = _received(state, what.token, what.skew_s, now, policy)
     state, more = _publish(state, arrived, now, policy, splayed=policy.splay)
     return state, effects + more
 
@@ -241,7 +254,7 @@ def _publish(
 ) -> tuple[State, Effects]:
     withheld = state.current.withheld if state.current else frozenset[str]()
     if current.expires == NEVER:
-        due_in = schedule.jittered_s(schedule.NO_EXPIRY_REFRESH_S, now.jitter)
+        due_in = _no_expiry_refresh_s(now, policy)
     elif splayed:
         lifetime, stale_after = current.expires - current.received, current.stale - current.received
         due_in = schedule.splay_after_s(lifetime, stale_after, now.splay)
@@ -258,6 +271,11 @@ def _publish(
     )
     state = recovery.progress(state, withheld, now)
     return state, (_about(state, EventKind.TOKEN_UPDATED),)
+
+
+def _no_expiry_refresh_s(now: Moment, policy: RefreshPolicy) -> float:
+    hourly = schedule.jittered_s(schedule.NO_EXPIRY_REFRESH_S, now.jitter)
+    return min(hourly, schedule.longest_refresh_s(now.jitter, policy))
 
 
 def _received(state: State, token: Token, skew_s: float, now: Moment, policy: RefreshPolicy) -> Current:
@@ -290,6 +308,8 @@ def _settle(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State, Ef
     if waiting is None or (now.boot < waiting.publish and state.serves_all(now.boot)):
         return state, ()
     state = replace(state, settling=None)
+    if now.boot >= waiting.current.expires:
+        return replace(state, asked=now.boot), ()
     return _publish(state, waiting.current, now, policy, splayed=waiting.splayed)
 
 
@@ -306,16 +326,18 @@ def _failed(state: State, failure: Failure, now: Moment, policy: RefreshPolicy) 
         phase, wait = Phase.BACKING_OFF, _backoff_wait_s(state, streak, now, policy)
     if failure.retry_within_s is not None:
         wait = min(wait, max(failure.retry_within_s, 0.0))
-    remaining = state.current.remaining_s(now.boot) if state.current else 0.0
-    asked_to_wait = schedule.retry_after_s(failure.retry_after_s, remaining, policy)
+    retry = now.boot + wait
+    if now.boot < state.due:
+        # A fetch that came early, and failed, does not put off the scheduled one.
+        retry = min(retry, state.due)
     state = _to(
         state,
         phase,
         flight=None,
         fetch_ended=now.boot,
         asked=NEVER,
-        retry=now.boot + wait,
-        floor=now.boot + schedule.retry_after_jittered_s(asked_to_wait, now.jitter),
+        retry=retry,
+        floor=now.boot + _asked_wait_s(state, failure, now, policy),
         streak=streak,
         unchanged=0,
         last_error=failure.message,
@@ -334,7 +356,9 @@ def _longer_streak(state: State, failure: Failure, now: Moment) -> Streak:
     streak = state.streak
     if streak is None:
         started = flight.started if flight else now.boot
-        span = current.expires - started if current and remaining > 0 else 0.0
+        span = 0.0
+        if current is not None and remaining > 0:
+            span = current.expires - max(started, min(state.due, current.stale))
         streak = Streak(failures=0, since=now.boot, span_s=span)
     doubted = None
     if failure.refused:
@@ -347,18 +371,28 @@ def _longer_streak(state: State, failure: Failure, now: Moment) -> Streak:
 
 
 def _backoff_wait_s(state: State, streak: Streak, now: Moment, policy: RefreshPolicy) -> float:
-    if state.serves_all(now.boot) and streak.span_s > 0:
-        nominal = schedule.backoff_s(streak.failures, streak.span_s, policy)
-    else:
-        nominal = schedule.absent_backoff_s(now.boot - streak.since, policy)
+    nominal = schedule.absent_backoff_s(now.boot - streak.since, policy)
+    if state.is_valid(now.boot) and streak.span_s > 0:
+        backoff = schedule.backoff_s(streak.failures, streak.span_s, policy)
+        # Who was refused waits for any token; the others must not wait longer for it.
+        nominal = backoff if state.serves_all(now.boot) else min(nominal, backoff)
     return schedule.jittered_s(nominal, now.jitter)
 
 
 def _probe_wait_s(state: State, streak: Streak, now: Moment, policy: RefreshPolicy) -> float:
     since = streak.refused if streak.refused is not None else now.boot
-    validity = streak.validity_s if state.serves_all(now.boot) else 0.0
+    validity = streak.validity_s if state.is_valid(now.boot) else 0.0
     nominal = schedule.refused_probe_s(now.boot - since, validity, policy)
     return schedule.jittered_s(nominal, now.jitter)
+
+
+def _asked_wait_s(state: State, failure: Failure, now: Moment, policy: RefreshPolicy) -> float:
+    """Return how much of the backend's `Retry-After` is honoured."""
+    remaining = state.current.remaining_s(now.boot) if state.current else 0.0
+    wait = schedule.retry_after_s(failure.retry_after_s, remaining, policy)
+    if not state.serves_all(now.boot):
+        wait = min(wait, schedule.RETRY_AFTER_ABSENT_S)
+    return schedule.retry_after_jittered_s(wait, now.jitter)
 
 
 def _start_fetch(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
@@ -395,7 +429,9 @@ def _start_fetch(state: State, now: Moment, policy: RefreshPolicy) -> tuple[Stat
 
 def _jumped(state: State, what: ClockJumped, now: Moment) -> tuple[State, Effects]:
     doubts = state.doubts or schedule.has_jumped(max(what.wall_s, 0.0))
-    state = replace(_ask(state, now) if state.started else state, doubts=doubts)
+    # A token that settles was fetched before the jump: it does not stand for that fetch.
+    wants = state.started and state.sourced and state.phase is not Phase.FETCHING
+    state = replace(state, doubts=doubts, asked=now.boot if wants else state.asked)
     story = f"the machine slept for {what.asleep_s:.0f} s, " if what.asleep_s else ""
     story += f"the wall clock moved by {what.wall_s:+.1f} s against the time that passed"
     return state, (_about(state, EventKind.CLOCK_JUMPED, story),)

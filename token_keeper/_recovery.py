@@ -37,11 +37,14 @@ def judge(state: State, denial: TokenDenied, now: Moment, policy: RefreshPolicy)
         return Verdict.THROTTLED
     if denial.meaning is DenialClass.FORBIDDEN:
         return Verdict.FORBIDDEN
-    if not state.sourced:
-        return Verdict.DENIED
     reporter = state.recovery.reporters.get(by, Reporter())
     if by in current.withheld:
-        return Verdict.GAVE_UP if reporter.gave_up else Verdict.DENIED
+        waits = reporter.gave_up and state.phase is not Phase.FETCHING
+        return Verdict.GAVE_UP if waits else Verdict.DENIED
+    if len(current.withheld) >= MAX_REPORTERS:
+        return Verdict.GAVE_UP
+    if not state.sourced:
+        return Verdict.DENIED
     if denial.meaning is DenialClass.CONFIG and reporter.is_recovering:
         # It was given its one new token: somebody has to mend the backend first.
         return Verdict.GAVE_UP
@@ -56,11 +59,11 @@ def denied(state: State, denial: TokenDenied, now: Moment, policy: RefreshPolicy
     current = state.current
     if current is None or verdict in {Verdict.SUPERSEDED, Verdict.THROTTLED, Verdict.FORBIDDEN}:
         return state, ()
-    if denial.by in current.withheld:
+    if denial.by in current.withheld or len(current.withheld) >= MAX_REPORTERS:
         return state, ()
     reporter = state.recovery.reporters.get(denial.by, Reporter())
     gives_up = verdict is not Verdict.DENIED
-    heard = replace(reporter, heard=now.boot, gave_up=reporter.gave_up or gives_up)
+    heard = replace(reporter, heard=now.boot, gave_up=gives_up, told_failed=reporter.told_failed or gives_up)
     news: list[Announce] = []
     if verdict is not Verdict.DISPUTED:
         news.append(_announce(state, EventKind.TOKEN_DENIED, denial.by, verdict))
@@ -71,12 +74,12 @@ def denied(state: State, denial: TokenDenied, now: Moment, policy: RefreshPolicy
         heard = replace(heard, strikes=reporter.strikes + 1, recovers=NEVER)
         state = _want(state, now.boot + schedule.jittered_s(wait, now.jitter))
     state = _note(state, denial.by, heard)
-    if gives_up and not reporter.gave_up:
+    if gives_up and not reporter.told_failed:
         news.append(_announce(state, EventKind.RECOVERY_FAILED, denial.by, verdict))
     return state, tuple(news)
 
 
-def accepted(state: State, report: TokenAccepted, now: Moment) -> tuple[State, Effects]:
+def accepted(state: State, report: TokenAccepted) -> tuple[State, Effects]:
     """Note that a server accepted the current token from a reporter."""
     current, by = state.current, report.by
     if current is None or report.generation != current.generation or by in current.withheld:
@@ -84,7 +87,7 @@ def accepted(state: State, report: TokenAccepted, now: Moment) -> tuple[State, E
     reporter = state.recovery.reporters.get(by, Reporter())
     if by not in current.accepted and len(current.accepted) < MAX_REPORTERS:
         current = replace(current, accepted=current.accepted | {by})
-    state = _note(replace(state, current=current), by, Reporter(heard=now.boot))
+    state = _forget(replace(state, current=current), by)
     if not reporter.is_recovering:
         return state, ()
     return state, (_announce(state, EventKind.RECOVERED, by),)
@@ -98,14 +101,14 @@ def no_progress(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State
         wait = schedule.denial_wait_s(max(reporter.strikes, 1), policy)
         state = _want(state, now.boot + schedule.jittered_s(wait, now.jitter))
         state = _note(state, by, replace(reporter, strikes=reporter.strikes + 1))
-    if wanted(state.recovery, policy) <= state.recovery.fetch:
-        return state, ()
+    gives_up = wanted(state.recovery, policy) > state.recovery.fetch
     news: list[Announce] = []
     for by in waiting:
-        reporter = state.recovery.reporters[by]
-        if not reporter.gave_up:
-            state = _note(state, by, replace(reporter, gave_up=True))
+        reporter = state.recovery.reporters.get(by, Reporter())
+        if gives_up and not reporter.told_failed:
             news.append(_announce(state, EventKind.RECOVERY_FAILED, by, Verdict.GAVE_UP))
+        told_failed = reporter.told_failed or gives_up
+        state = _note(state, by, replace(reporter, gave_up=gives_up, told_failed=told_failed))
     return state, tuple(news)
 
 
@@ -123,7 +126,7 @@ def quiet(state: State, now: Moment) -> tuple[State, Effects]:
     news: list[Announce] = []
     for by, reporter in sorted(state.recovery.reporters.items()):
         if reporter.recovers <= now.boot:
-            state = _note(state, by, Reporter(heard=reporter.heard))
+            state = _forget(state, by)
             news.append(_announce(state, EventKind.RECOVERED, by))
     return state, tuple(news)
 
@@ -177,6 +180,13 @@ def _note(state: State, by: str, reporter: Reporter) -> State:
     reporters[by] = reporter
     while len(reporters) > MAX_REPORTERS:
         reporters.pop(min(reporters, key=lambda name: reporters[name].heard))
+    return replace(state, recovery=replace(state.recovery, reporters=reporters))
+
+
+def _forget(state: State, by: str) -> State:
+    if by not in state.recovery.reporters:
+        return state
+    reporters = {name: known for name, known in state.recovery.reporters.items() if name != by}
     return replace(state, recovery=replace(state.recovery, reporters=reporters))
 
 

@@ -172,6 +172,14 @@ def bucket_wait_s(level: float, policy: RefreshPolicy) -> float:
     return max(1.0 - level, 0.0) * policy.denial_refill_s
 
 
+def settle_s(remaining_s: float, policy: RefreshPolicy) -> float:
+    """Return how much later a token replaces a valid one that has *remaining_s* left.
+
+    Never so late that the old one expires first.
+    """
+    return min(policy.settle_s, remaining_s / 2)
+
+
 def fetch_timeout_s(remaining_s: float, policy: RefreshPolicy) -> float:
     """Return how long one fetch may take: a sixth of what remains, within bounds."""
     if remaining_s <= 0:

@@ -16,7 +16,10 @@ from token_keeper._model import DenialClass, EventKind, Phase, Token, Verdict
 
 NEVER = math.inf
 MAX_REPORTERS = 256
-"""Reporters that are told apart; the one that was quiet longest is forgotten."""
+"""Reporters in trouble that are told apart; the one that was quiet longest is forgotten.
+
+Also from how many one token can be withheld: by then its successor is long wanted.
+"""
 MAX_DENIED = 16
 """Denied tokens that are remembered and not published again."""
 
@@ -276,7 +279,7 @@ class Streak:
     Args:
         failures: How many.
         since: When the first one failed.
-        span_s: From the start of the first one to the token's expiry; 0 without a valid token.
+        span_s: From when the refresh was due to the token's expiry; 0 without a valid token.
         doubted: When the backend first refused without saying why, unless it did otherwise since.
         refused: When the backend's refusal was first believed.
         validity_s: Validity that the token had then.
@@ -298,13 +301,15 @@ class Reporter:
         strikes: Tokens in vain since it last recovered.
         heard: When it last reported anything.
         recovers: When its silence counts as acceptance; `NEVER` while it waits for another token.
-        gave_up: `recoveryFailed` was announced for it.
+        gave_up: Its last denial has to wait until the bucket allows a fetch.
+        told_failed: `recoveryFailed` was announced for it.
     """
 
     strikes: int = 0
     heard: float = 0.0
     recovers: float = NEVER
     gave_up: bool = False
+    told_failed: bool = False
 
     @property
     def is_recovering(self) -> bool:
@@ -317,7 +322,7 @@ class Recovery:
     """Everything about denials.
 
     Args:
-        reporters: By name. Never changed in place.
+        reporters: Those in trouble, by name. Never changed in place.
         denied: Fingerprints of the last denied tokens, the latest last.
         fetch: When denials want a fetch.
         level: Fetches that denials might cause at *level_at*.
@@ -402,7 +407,10 @@ class State:
             return None
         return current
 
+    def is_valid(self, boot: float) -> bool:
+        """Whether there is a token that has not expired at *boot*."""
+        return self.current is not None and boot < self.current.expires
+
     def serves_all(self, boot: float) -> bool:
         """Whether the current token is valid and no reporter waits for another one."""
-        current = self.current
-        return current is not None and boot < current.expires and not current.withheld
+        return self.is_valid(boot) and self.current is not None and not self.current.withheld

@@ -33,6 +33,9 @@ from token_keeper._state import (
 )
 from token_keeper._view import snapshot_of
 
+MAX_TURNS_AT_ONCE = 100
+"""Wake-ups without time passing; more would be a machine that spins."""
+
 Outcome = Token | FetchError | Callable[[float], Token | FetchError]
 
 
@@ -61,12 +64,13 @@ class Simulation:
         now: Unix seconds at the start.
         policy: Timing of renewal.
         seed: Of the draws for jitter and splay.
-        fetch_s: How long each fetch takes, in seconds.
+        fetch_s: How long each fetch takes, in seconds. One that takes longer
+            than its timeout fails.
         sourced: Whether there is a source at all.
         start: Whether to start at once.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a test names what it needs
         self,
         outcomes: Iterable[Outcome] = (),
         *,
@@ -105,7 +109,7 @@ class Simulation:
     @property
     def snapshot(self) -> Snapshot:
         """How the token stands now."""
-        return snapshot_of(self.state, self._moment(), self.policy)
+        return snapshot_of(self.state, Moment(self.wall, self._boot), self.policy)
 
     def names(self) -> list[str]:
         """Return the names of all events so far."""
@@ -129,9 +133,16 @@ class Simulation:
         self.run_for(wall - self.wall)
 
     def run_for(self, seconds: float) -> None:
-        """Let *seconds* pass."""
-        end = self._boot + seconds
+        """Let *seconds* pass.
+
+        Raises:
+            RuntimeError: If the machine asks for wake-ups without end.
+        """
+        end, turns = self._boot + seconds, 0
         while (at := self._next()) <= end:
+            turns = turns + 1 if at <= self._boot else 0
+            if turns > MAX_TURNS_AT_ONCE:
+                raise RuntimeError(f"the machine spins at {self._boot} s: {self.state}")
             self._boot = max(at, self._boot)
             if self._in_flight is not None and self._in_flight.ends <= self._boot:
                 self._land(self._in_flight)
@@ -142,7 +153,7 @@ class Simulation:
     def deny(self, by: str = "", *, meaning: DenialClass = DenialClass.DENIED) -> Verdict:
         """Let a server refuse the current token when *by* shows it."""
         denial = TokenDenied(self.state.generation, by, meaning)
-        verdict = judge(self.state, denial, self._moment(), self.policy)
+        verdict = judge(self.state, denial, Moment(self.wall, self._boot), self.policy)
         self.post(denial)
         return verdict
 
@@ -204,6 +215,8 @@ class Simulation:
     def _land(self, fetch: SimulatedFetch) -> None:
         self._in_flight = None
         outcome = next(self._outcomes, None) or TransientFetchError("the script has ended")
+        if self.fetch_s > fetch.timeout_s:
+            outcome = TransientFetchError("the backend did not answer in time", timed_out=True)
         result = outcome(self.wall) if callable(outcome) else outcome
         if isinstance(result, Token):
             self.post(Fetched(fetch.fetch_id, result))

@@ -1,0 +1,974 @@
+"""Every rule of the machine but those about denials, which are in test_recovery.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain, pairwise
+
+import pytest
+from helpers import DAY, HOUR, MINUTE, PLAIN, T0, a_token, at, backend, caching, mint, minting
+
+from token_keeper._errors import RefusedError, ResponseError, TransientFetchError
+from token_keeper._machine import next_wakeup, step
+from token_keeper._model import EventKind, Phase, Status
+from token_keeper._policy import RefreshPolicy
+from token_keeper._state import (
+    NEVER,
+    Announce,
+    CancelFetch,
+    ClockJumped,
+    Closed,
+    CredentialsChanged,
+    Failure,
+    Fetched,
+    FetchFailed,
+    Started,
+    StartFetch,
+    State,
+    Tick,
+    TokenAccepted,
+)
+from token_keeper.testing._simulation import Simulation
+
+DOWN = TransientFetchError("the backend is down")
+REFUSED = RefusedError("invalid_grant")
+DOUBTFUL = RefusedError("http_401")
+STALE_AT = 48 * MINUTE
+SPLAYED = RefreshPolicy(jitter_ratio=0.0)
+
+
+def starts(sim: Simulation) -> list[float]:
+    return [fetch.started for fetch in sim.fetches]
+
+
+def waits(sim: Simulation) -> list[float]:
+    return [after.started - before.ends for before, after in pairwise(sim.fetches)]
+
+
+# One fetch at a time.
+
+
+def test_a_machine_that_was_not_started_fetches_nothing() -> None:
+    sim = Simulation(minting(), start=False)
+    sim.run_for(DAY)
+
+    assert sim.fetches == []
+    assert sim.snapshot.status is Status.ABSENT
+
+
+def test_starting_twice_is_starting_once() -> None:
+    sim = Simulation(minting(), policy=PLAIN)
+    sim.post(Started())
+    sim.run_for(MINUTE)
+
+    assert len(sim.fetches) == 1
+
+
+def test_a_refresh_request_joins_the_fetch_in_flight() -> None:
+    sim = Simulation(minting(), policy=PLAIN, fetch_s=5)
+    sim.run_for(2)
+    sim.refresh()
+    sim.run_for(MINUTE)
+
+    assert starts(sim) == [0]
+
+
+def test_the_next_fetch_starts_min_interval_after_the_end_of_the_last_one() -> None:
+    sim = Simulation(minting(), policy=replace(PLAIN, min_interval_s=7), fetch_s=5)
+    sim.run_for(5)
+    sim.refresh()
+    sim.run_for(MINUTE)
+
+    assert starts(sim) == [0, 12]
+
+
+def test_a_fetch_may_take_a_sixth_of_what_remains() -> None:
+    sim = Simulation(minting(2 * MINUTE), policy=PLAIN)
+    sim.run_for(100)
+
+    assert [fetch.timeout_s for fetch in sim.fetches] == [30, 5]
+
+
+def test_a_late_outcome_of_a_cancelled_fetch_is_ignored() -> None:
+    state, _ = step(State(), Started(), at(0), PLAIN)
+    state, effects = step(state, CredentialsChanged(), at(1), PLAIN)
+    assert effects == (CancelFetch(1),)
+
+    for late in (Fetched(1, a_token()), FetchFailed(1, Failure(message="down"))):
+        assert step(state, late, at(1.5), PLAIN) == (state, ())
+
+
+def test_closing_cancels_the_fetch_and_nothing_happens_after_it() -> None:
+    sim = Simulation(minting(), fetch_s=5)
+    sim.run_for(1)
+    sim.post(Closed())
+    sim.refresh()
+    sim.run_for(DAY)
+
+    assert len(sim.fetches) == 1
+    assert sim.names() == []
+    assert sim.snapshot.status is Status.CLOSED
+    assert next_wakeup(sim.state, sim.policy) == NEVER
+
+
+def test_a_closed_machine_hands_out_nothing() -> None:
+    sim = Simulation(minting())
+    sim.run_for(1)
+    sim.post(Closed())
+
+    assert sim.usable() is None
+
+
+# Publish.
+
+
+def test_a_fetched_token_is_published_as_the_next_generation() -> None:
+    first, second = a_token(), a_token(expires_at=T0 + 2 * HOUR)
+    sim = Simulation([first, second], policy=PLAIN)
+    sim.run_for(1)
+    assert (sim.usable(), sim.snapshot.generation) == (first, 1)
+
+    sim.run_for(HOUR)
+    assert (sim.usable(), sim.snapshot.generation) == (second, 2)
+
+
+def test_a_token_that_expired_on_its_way_is_not_published() -> None:
+    kept, late = a_token(), a_token(expires_at=T0 + STALE_AT - 1)
+    sim = Simulation([kept, late], policy=PLAIN)
+    sim.run_for(STALE_AT + 0.5)
+
+    assert sim.usable() == kept
+    assert sim.names()[-1] == "refreshFailed"
+
+
+def test_a_token_expires_on_the_issuers_clock() -> None:
+    state, _ = step(State(), Started(), at(0), PLAIN)
+    ahead = Fetched(1, a_token(expires_at=T0 + HOUR), skew_s=600.0)
+    state, _ = step(state, ahead, at(0), PLAIN)
+
+    assert state.current is not None
+    assert state.current.expires == HOUR - 600
+
+
+def test_a_new_token_settles_while_the_old_one_serves() -> None:
+    old, new = a_token(), a_token(expires_at=T0 + 2 * HOUR)
+    sim = Simulation([old, new], policy=replace(PLAIN, settle_s=10))
+    sim.run_for(STALE_AT + 9)
+    assert sim.usable() == old
+
+    sim.run_for(1)
+    assert sim.usable() == new
+
+
+def test_the_first_token_does_not_settle() -> None:
+    sim = Simulation([a_token()], policy=replace(PLAIN, settle_s=10))
+    sim.run_for(0)
+
+    assert sim.snapshot.generation == 1
+
+
+def test_settling_ends_before_the_old_token_expires() -> None:
+    sim = Simulation(minting(12), policy=replace(PLAIN, settle_s=60))
+    sim.run_for(HOUR)
+
+    assert "tokenExpired" not in sim.names()
+    assert sim.snapshot.generation > 300
+
+
+def test_a_denied_token_is_replaced_by_the_one_that_settles_at_once() -> None:
+    old, new = a_token(), a_token(expires_at=T0 + 2 * HOUR)
+    sim = Simulation([old, new], policy=replace(PLAIN, settle_s=10))
+    sim.run_for(STALE_AT + 1)
+    sim.deny()
+
+    assert sim.usable() == new
+    assert len(sim.fetches) == 2
+
+
+def test_a_token_that_expired_while_it_settled_is_dropped_for_another_one() -> None:
+    sim = Simulation(minting(), policy=replace(PLAIN, settle_s=10))
+    sim.run_for(STALE_AT + 1)
+    sim.suspend(DAY)
+    sim.run_for(0)
+
+    assert sim.usable() is not None
+    assert sim.names()[-3:] == ["tokenAboutToExpire", "tokenExpired", "tokenUpdated"] or sim.names()[-1] == (
+        "tokenUpdated"
+    )
+    assert sim.snapshot.generation == 2
+
+
+def test_a_jump_while_a_token_settles_causes_a_fetch_all_the_same() -> None:
+    sim = Simulation(minting(), policy=replace(PLAIN, settle_s=10))
+    sim.run_for(STALE_AT + 1)
+    sim.step_wall(60)
+    sim.run_for(MINUTE)
+
+    assert starts(sim) == [0, STALE_AT, STALE_AT + 10]
+
+
+def test_new_credentials_drop_the_token_that_settles() -> None:
+    sim = Simulation(minting(), policy=replace(PLAIN, settle_s=10))
+    sim.run_for(STALE_AT + 5)
+    sim.post(CredentialsChanged())
+    sim.run_for(1)
+
+    assert starts(sim) == [0, STALE_AT, STALE_AT + 5]
+
+
+# Lifetime, lead, jitter.
+
+
+def test_the_refresh_is_due_by_what_was_left_at_receipt() -> None:
+    half_used = a_token(issued_at=T0 - HOUR, expires_at=T0 + HOUR)
+    sim = Simulation([half_used, *[mint()] * 3], policy=PLAIN)
+    sim.run_for(HOUR)
+
+    assert starts(sim) == [0, STALE_AT]
+
+
+def test_readers_may_learn_how_long_such_tokens_live_from_the_claims() -> None:
+    sim = Simulation([a_token(issued_at=T0 - HOUR, expires_at=T0 + HOUR)])
+    sim.run_for(0)
+
+    assert sim.state.current is not None
+    assert sim.state.current.lifetime_s == 2 * HOUR
+
+
+def test_about_to_expire_is_announced_and_then_the_fetch_starts() -> None:
+    state, _ = step(State(), Started(), at(0), PLAIN)
+    state, _ = step(state, Fetched(1, a_token()), at(0), PLAIN)
+    _, (warning, order) = step(state, Tick(), at(STALE_AT), PLAIN)
+
+    assert isinstance(warning, Announce)
+    assert warning.kind is EventKind.TOKEN_ABOUT_TO_EXPIRE
+    assert isinstance(order, StartFetch)
+
+
+def test_jitter_brings_each_refresh_forward_by_up_to_a_tenth_of_the_lifetime() -> None:
+    dues = set()
+    for seed in range(50):
+        sim = Simulation(minting(), policy=RefreshPolicy(splay=False), seed=seed)
+        sim.run_for(1)
+        dues.add(sim.state.due)
+
+    assert len(dues) == 50
+    assert STALE_AT - 300 <= min(dues) < max(dues) <= STALE_AT
+
+
+def test_a_year_long_token_is_refreshed_daily_and_without_a_warning() -> None:
+    sim = Simulation(minting(365 * DAY), policy=PLAIN)
+    sim.run_for(10 * DAY + 1)
+
+    assert starts(sim) == [day * DAY for day in range(11)]
+    assert set(sim.names()) == {"tokenUpdated"}
+
+
+# Splay.
+
+
+def test_the_first_token_is_refreshed_somewhere_between_a_tenth_of_its_life_and_stale_at() -> None:
+    dues = []
+    for seed in range(200):
+        sim = Simulation(minting(), policy=SPLAYED, seed=seed)
+        sim.run_for(1)
+        dues.append(sim.state.due)
+
+    assert 360 <= min(dues) < 500
+    assert STALE_AT - 140 < max(dues) <= STALE_AT
+
+
+def test_a_splayed_refresh_announces_no_expiry() -> None:
+    sim = Simulation(minting(), policy=SPLAYED)
+    sim.run_for(STALE_AT)
+
+    assert sim.names() == ["tokenUpdated", "tokenUpdated"]
+
+
+def test_after_a_scheduled_refresh_there_is_no_splay() -> None:
+    sim = Simulation(minting(), policy=SPLAYED)
+    sim.run_for(10 * HOUR)
+
+    assert waits(sim)[1:] == [pytest.approx(STALE_AT)] * (len(sim.fetches) - 2)
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        Simulation.refresh,
+        Simulation.deny,
+        lambda sim: sim.suspend(60),
+        lambda sim: sim.step_wall(60),
+        lambda sim: sim.post(CredentialsChanged()),
+    ],
+    ids=["refresh", "denial", "resume", "clock jump", "new credentials"],
+)
+def test_what_a_whole_fleet_may_go_through_at_once_is_followed_by_splay(disturb) -> None:
+    sim = Simulation(minting(), policy=SPLAYED, seed=3)
+    sim.run_for(2 * HOUR)
+    disturb(sim)
+    sim.run_for(1)
+
+    assert sim.state.current is not None
+    assert sim.state.due < sim.state.current.stale
+
+
+def test_a_refresh_after_failures_is_followed_by_splay() -> None:
+    sim = Simulation([mint(), DOWN, *[mint()] * 9], policy=SPLAYED)
+    sim.run_for(HOUR)
+
+    assert sim.state.current is not None
+    assert sim.state.due < sim.state.current.stale
+
+
+def test_after_unchanged_there_is_no_splay() -> None:
+    token = a_token()
+    sim = Simulation([token, token, mint()], policy=SPLAYED, seed=3)
+    sim.run_for(20)
+    sim.refresh()
+    sim.refresh()
+    sim.run_for(10)
+    sim.refresh()
+    sim.run_for(10)
+
+    assert sim.state.current is not None
+    assert sim.snapshot.generation == 2
+    assert sim.state.due == sim.state.current.stale
+
+
+# A fetch failed.
+
+
+def test_a_failed_fetch_leaves_the_valid_token_in_use() -> None:
+    token = a_token()
+    sim = Simulation([token], policy=PLAIN)
+    sim.run_for(HOUR - 1)
+
+    assert sim.usable() == token
+    assert sim.snapshot.last_error == "the script has ended"
+    assert sim.snapshot.phase is Phase.BACKING_OFF
+
+
+def test_waits_double_from_1_s_to_a_sixth_of_the_span_that_is_fixed_for_the_streak() -> None:
+    sim = Simulation([mint()], policy=PLAIN)
+    sim.run_for(HOUR)
+
+    nominal = [1, 2, 4, 8, 16, 32, 64, 120, 120, 120, 120]
+    for waited, wait in zip(waits(sim)[1:], nominal, strict=False):
+        assert max(wait / 2, 1) <= waited <= wait
+
+
+@pytest.mark.parametrize("lifetime_s", [30, 60, 5 * MINUTE, HOUR, DAY])
+def test_five_attempts_fit_before_the_expiry(lifetime_s: float) -> None:
+    sim = Simulation([mint(lifetime_s)], policy=PLAIN)
+    sim.run_for(lifetime_s - 0.001)
+
+    assert len(sim.fetches) - 1 >= 5
+
+
+def test_only_the_first_fetch_of_a_streak_makes_extra_tries() -> None:
+    sim = Simulation([mint(), DOWN, DOWN, *[mint()] * 2], policy=PLAIN)
+    sim.run_for(2 * HOUR)
+
+    assert [fetch.tries for fetch in sim.fetches[:5]] == [3, 3, 1, 1, 3]
+
+
+def test_each_failed_fetch_is_announced_once() -> None:
+    sim = Simulation([mint(), DOWN, DOWN, DOWN, mint()], policy=PLAIN)
+    sim.run_for(HOUR)
+
+    assert sim.names() == ["tokenUpdated", "tokenAboutToExpire", *["refreshFailed"] * 3, "tokenUpdated"]
+    assert [event.failures for event in sim.events] == [0, 0, 1, 2, 3, 0]
+
+
+def test_without_a_valid_token_the_wait_grows_with_the_outage_up_to_5_min() -> None:
+    sim = Simulation([])
+    sim.run_for(DAY)
+
+    for before, after in pairwise(sim.fetches):
+        waited = after.started - before.ends
+        assert waited <= min(max(before.ends / 4, 1), 300)
+        assert waited >= min(max(before.ends / 8, 1), 150)
+
+
+def test_a_streak_that_outlives_the_token_goes_on_at_a_quarter_of_its_age() -> None:
+    sim = Simulation([mint(12)], policy=PLAIN)
+    sim.run_for(DAY)
+
+    assert max(waits(sim)[1:]) <= 300
+    assert min(waits(sim)[-20:]) >= 150
+
+
+def test_a_token_that_becomes_valid_soon_is_fetched_again_by_then() -> None:
+    early = ResponseError("not valid yet", retry_within=8.0)
+    sim = Simulation([*[DOWN] * 30, early, mint()])
+    sim.run_for(HOUR)
+
+    assert waits(sim)[-1] <= 8
+
+
+def test_a_failed_early_fetch_does_not_put_off_the_scheduled_one() -> None:
+    sim = Simulation([mint(), REFUSED, *[mint()] * 2], policy=PLAIN)
+    sim.run_for(STALE_AT - 5)
+    sim.refresh()
+    sim.run_for(6)
+
+    assert sim.snapshot.generation == 2
+
+
+# Unchanged.
+
+
+def test_unchanged_is_neither_success_nor_failure() -> None:
+    token = a_token()
+    sim = Simulation([token, token], policy=PLAIN)
+    sim.run_for(10)
+    sim.refresh()
+    sim.run_for(10)
+
+    assert sim.names() == ["tokenUpdated"]
+    assert (sim.snapshot.generation, sim.snapshot.failures, sim.snapshot.unchanged) == (1, 0, 1)
+
+
+def test_unchanged_before_stale_at_asks_again_at_stale_at() -> None:
+    token = a_token()
+    sim = Simulation([token, token, mint()], policy=PLAIN)
+    sim.run_for(10)
+    sim.refresh()
+    sim.run_for(HOUR)
+
+    assert starts(sim) == [0, 10, STALE_AT]
+
+
+def test_unchanged_after_stale_at_asks_when_a_third_of_the_rest_has_passed_and_after_the_expiry() -> None:
+    token = a_token()
+    sim = Simulation([token] * 50, policy=PLAIN)
+    sim.run_for(HOUR + 2)
+
+    after = starts(sim)[1:]
+    assert after[:3] == pytest.approx([STALE_AT, STALE_AT + 240, STALE_AT + 400])
+    assert after[-2:] == pytest.approx([HOUR + 0.5, HOUR + 1.5])
+
+
+def test_the_current_token_returned_after_its_expiry_is_a_failed_fetch() -> None:
+    token = a_token()
+    sim = Simulation([token] * 50, policy=PLAIN)
+    sim.run_for(HOUR + 1)
+
+    assert sim.names()[-2:] == ["tokenExpired", "refreshFailed"]
+    assert sim.usable() is None
+
+
+def test_later_tokens_fall_due_when_the_caching_source_is_known_to_renew() -> None:
+    sim = Simulation(caching(HOUR, renews_in_last_s=5 * MINUTE), policy=PLAIN)
+    sim.run_for(HOUR)
+    asked = len(sim.fetches)
+    sim.run_for(DAY)
+
+    assert "tokenExpired" not in sim.names()
+    assert (len(sim.fetches) - asked) / (sim.snapshot.generation - 2) == pytest.approx(1, abs=0.1)
+
+
+def test_a_caching_source_that_renews_only_after_the_expiry_costs_moments() -> None:
+    sim = Simulation(caching(HOUR, renews_in_last_s=0), policy=PLAIN)
+    gaps = 0.0
+    for _ in range(10 * 3600 * 2):
+        sim.run_for(0.5)
+        gaps += 0.5 if sim.usable() is None else 0.0
+
+    assert gaps <= 10 * 1.5
+    assert len(sim.fetches) < 10 * 20
+
+
+def test_a_token_without_a_known_expiry_is_refreshed_hourly_and_fires_no_expiry_events() -> None:
+    sim = Simulation(minting(None))
+    sim.run_for(DAY)
+
+    assert all(HOUR / 2 <= waited <= HOUR for waited in waits(sim))
+    assert set(sim.names()) == {"tokenUpdated"}
+    assert sim.snapshot.expires_at is None
+    assert sim.snapshot.attempts_left is None
+
+
+def test_an_unchanged_token_without_a_known_expiry_is_asked_for_hourly() -> None:
+    token = a_token(expires_at=None)
+    sim = Simulation([token] * 100)
+    sim.run_for(DAY)
+
+    assert all(HOUR / 2 <= waited <= HOUR for waited in waits(sim))
+    assert sim.usable() == token
+
+
+def test_the_longest_refresh_interval_holds_for_tokens_without_an_expiry() -> None:
+    token = a_token(expires_at=None)
+    sim = Simulation([token] * 2000, policy=RefreshPolicy(max_refresh_interval_s=60))
+    sim.run_for(HOUR)
+
+    assert max(waits(sim)) <= 60
+
+
+# Retry-After.
+
+
+def test_retry_after_is_waited_for_and_little_more() -> None:
+    sim = Simulation([mint(), TransientFetchError("busy", retry_after=100.0), mint()], policy=PLAIN)
+    sim.run_for(HOUR)
+
+    assert 100 <= waits(sim)[1] <= 110
+
+
+def test_retry_after_does_not_shorten_the_back_off() -> None:
+    sim = Simulation([*[DOWN] * 40, TransientFetchError("busy", retry_after=1.0)])
+    sim.run_for(HOUR)
+
+    assert waits(sim)[40] >= 100
+
+
+def test_retry_after_takes_at_most_half_of_the_remaining_validity() -> None:
+    sim = Simulation([mint(), TransientFetchError("busy", retry_after=3_000.0), mint()], policy=PLAIN)
+    sim.run_for(HOUR)
+
+    assert 360 <= waits(sim)[1] <= 396
+
+
+def test_retry_after_takes_at_most_5_min_while_nothing_is_valid() -> None:
+    sim = Simulation([TransientFetchError("busy", retry_after=3_000.0), mint()])
+    sim.run_for(HOUR)
+
+    assert 300 <= waits(sim)[0] <= 330
+
+
+def test_retry_after_takes_at_most_5_min_while_the_token_is_withheld() -> None:
+    busy = TransientFetchError("busy", retry_after=3_000.0)
+    sim = Simulation([mint(DAY), busy, mint(DAY)], policy=PLAIN)
+    sim.run_for(1)
+    sim.deny()
+    sim.run_for(HOUR)
+
+    assert 300 <= waits(sim)[1] <= 330
+
+
+def test_a_refresh_request_waits_for_retry_after() -> None:
+    sim = Simulation([TransientFetchError("busy", retry_after=100.0), mint()])
+    sim.run_for(10)
+    sim.refresh()
+    sim.run_for(85)
+    assert len(sim.fetches) == 1
+
+    sim.run_for(20)
+    assert len(sim.fetches) == 2
+
+
+def test_new_credentials_do_not_wait_for_retry_after() -> None:
+    sim = Simulation([TransientFetchError("busy", retry_after=100.0), mint()])
+    sim.run_for(10)
+    sim.post(CredentialsChanged())
+    sim.run_for(1)
+
+    assert sim.usable() is not None
+
+
+# Refused.
+
+
+def test_a_certain_refusal_is_announced_once_and_probed_ever_more_slowly() -> None:
+    sim = Simulation([mint(DAY), *[REFUSED] * 50], policy=PLAIN)
+    sim.run_for(1)
+    sim.refresh()
+    sim.run_for(DAY / 2)
+
+    assert sim.names().count("refreshRefused") == 1
+    assert "refreshFailed" not in sim.names()
+    assert 7.5 <= waits(sim)[1] <= 15
+    assert 450 <= waits(sim)[-1] <= 900
+
+
+def test_a_refused_keeper_serves_its_token_until_exp_and_then_recovers() -> None:
+    refusals = backend(HOUR, is_up=lambda wall: wall > T0 + HOUR + 60, error=REFUSED)
+    sim = Simulation(chain([mint()], refusals), policy=PLAIN)
+    sim.run_for(HOUR - 1)
+    assert sim.usable() is not None
+
+    sim.run_for(HOUR / 2)
+    assert sim.names() == [
+        "tokenUpdated",
+        "tokenAboutToExpire",
+        "refreshRefused",
+        "tokenExpired",
+        "tokenUpdated",
+    ]
+
+
+def test_a_refusing_backend_is_probed_three_times_while_the_token_is_valid() -> None:
+    for lifetime_s in (30, 60, 5 * MINUTE, HOUR, DAY):
+        sim = Simulation([mint(lifetime_s), *[REFUSED] * 500], policy=PLAIN)
+        sim.run_for(lifetime_s - 0.001)
+
+        assert len(sim.fetches) - 2 >= 3
+
+
+def test_one_refusal_without_a_code_is_a_failure_like_any_other() -> None:
+    sim = Simulation([mint(), DOUBTFUL, mint()], policy=PLAIN)
+    sim.run_for(HOUR)
+
+    assert "refreshFailed" in sim.names()
+    assert "refreshRefused" not in sim.names()
+
+
+def test_two_refusals_without_a_code_5_s_apart_are_permanent() -> None:
+    sim = Simulation([mint(), *[DOUBTFUL] * 20], policy=PLAIN)
+    sim.run_until(T0 + HOUR - 300)
+
+    failed = [event.at for event in sim.events if event.kind is EventKind.REFRESH_FAILED]
+    (refused,) = [event.at for event in sim.events if event.kind is EventKind.REFRESH_REFUSED]
+    assert failed[-1] - failed[0] < 5 <= refused - failed[0]
+
+
+def test_a_different_failure_between_two_refusals_without_a_code_clears_the_doubt() -> None:
+    sim = Simulation([mint(), *[DOUBTFUL, DOWN] * 20], policy=PLAIN)
+    sim.run_for(HOUR)
+
+    assert "refreshRefused" not in sim.names()
+
+
+def test_a_failure_of_another_kind_is_announced_but_does_not_end_the_refusal() -> None:
+    sim = Simulation([mint(), REFUSED, DOWN, REFUSED], policy=PLAIN)
+    sim.run_for(STALE_AT + 60)
+
+    assert sim.names()[2:5] == ["refreshRefused", "refreshFailed"] or sim.names()[2:4] == [
+        "refreshRefused",
+        "refreshFailed",
+    ]
+    assert sim.snapshot.phase is Phase.REFUSED
+
+
+@pytest.mark.parametrize("ask", [Simulation.refresh, lambda sim: sim.post(CredentialsChanged())])
+def test_a_refresh_request_and_new_credentials_probe_at_once(ask) -> None:
+    sim = Simulation([REFUSED, mint()])
+    sim.run_for(2)
+    ask(sim)
+    sim.run_for(0)
+
+    assert sim.usable() is not None
+
+
+# Events.
+
+
+def test_events_that_a_jump_skipped_come_back_to_back_and_in_order() -> None:
+    sim = Simulation([mint()], policy=PLAIN)
+    sim.run_for(1)
+    sim.suspend(DAY)
+
+    assert sim.names() == ["tokenUpdated", "clockJumped", "tokenAboutToExpire", "tokenExpired"]
+
+
+def test_about_to_expire_is_announced_on_time_in_every_phase() -> None:
+    sim = Simulation([mint(), *[REFUSED] * 99], policy=PLAIN)
+    sim.run_for(10)
+    sim.refresh()
+    sim.run_for(HOUR)
+
+    (event,) = [event for event in sim.events if event.kind is EventKind.TOKEN_ABOUT_TO_EXPIRE]
+    assert event.at == T0 + STALE_AT
+
+
+def test_about_to_expire_is_announced_while_a_fetch_is_in_flight() -> None:
+    sim = Simulation(minting(), policy=PLAIN, fetch_s=20)
+    sim.run_for(STALE_AT + 10)
+    sim.refresh()
+    sim.run_for(STALE_AT)
+
+    stale = [event.at for event in sim.events if event.kind is EventKind.TOKEN_ABOUT_TO_EXPIRE]
+    assert stale == pytest.approx([T0 + 20 + STALE_AT, T0 + 40 + 2 * STALE_AT][: len(stale)])
+
+
+def test_a_token_expires_at_its_very_moment() -> None:
+    sim = Simulation([a_token()], policy=PLAIN)
+    sim.run_for(HOUR - 0.001)
+    assert sim.snapshot.status is Status.STALE
+
+    sim.run_for(0.001)
+    assert sim.usable() is None
+    assert sim.snapshot.status is Status.EXPIRED
+
+
+# Updates from outside.
+
+
+def test_a_supplied_token_cancels_the_fetch_and_is_published() -> None:
+    mine = a_token()
+    sim = Simulation(minting(), fetch_s=5)
+    sim.run_for(1)
+    sim.supply(mine)
+    sim.run_for(10)
+
+    assert sim.usable() == mine
+    assert sim.names() == ["tokenUpdated"]
+
+
+@pytest.mark.parametrize(("failure", "phase"), [(DOWN, Phase.BACKING_OFF), (REFUSED, Phase.REFUSED)])
+def test_a_supplied_token_ends_backing_off_and_refused(failure: TransientFetchError, phase: Phase) -> None:
+    sim = Simulation([failure] * 99)
+    sim.run_for(1)
+    assert sim.snapshot.phase is phase
+
+    sim.supply(a_token())
+    assert sim.snapshot.phase is Phase.WAITING
+    assert sim.snapshot.failures == 0
+
+
+def test_supplying_the_current_token_again_changes_nothing() -> None:
+    token = a_token()
+    sim = Simulation([token])
+    sim.run_for(1)
+    before = sim.state
+    sim.supply(token)
+
+    assert sim.state == before
+
+
+def test_an_expired_token_and_a_denied_one_cannot_be_supplied() -> None:
+    denied, current = a_token(), a_token()
+    sim = Simulation([denied, current], policy=PLAIN)
+    sim.run_for(1)
+    sim.deny()
+    sim.run_for(1)
+    sim.supply(denied)
+    sim.supply(a_token(expires_at=T0))
+
+    assert sim.usable() == current
+
+
+def test_a_token_supplied_before_the_start_is_used_and_refreshed_later() -> None:
+    sim = Simulation(minting(), policy=PLAIN, start=False)
+    sim.supply(a_token())
+    sim.run_for(10)
+    sim.post(Started())
+    sim.run_for(HOUR)
+
+    assert starts(sim) == [STALE_AT]
+
+
+def test_new_credentials_cancel_the_fetch_and_ask_again() -> None:
+    sim = Simulation(minting(), fetch_s=5)
+    sim.run_for(1)
+    sim.post(CredentialsChanged())
+    sim.run_for(10)
+
+    assert starts(sim) == [0, 2]
+    assert sim.snapshot.generation == 1
+
+
+def test_new_credentials_forget_how_the_source_caches() -> None:
+    sim = Simulation(chain(caching(HOUR, renews_in_last_s=60)), policy=PLAIN)
+    sim.run_for(2 * HOUR)
+    assert sim.state.window_s is not None
+
+    sim.post(CredentialsChanged())
+    assert sim.state.window_s is None
+
+
+# A keeper without a source.
+
+
+def test_a_keeper_without_a_source_announces_and_fetches_nothing() -> None:
+    sim = Simulation(sourced=False)
+    sim.refresh()
+    sim.supply(a_token())
+    sim.post(ClockJumped(wall_s=5))
+    sim.post(CredentialsChanged())
+    sim.run_for(2 * HOUR)
+
+    assert sim.fetches == []
+    told = [(event.kind, event.at - T0) for event in sim.events if event.kind != "clockJumped"]
+    assert told == [("tokenUpdated", 0), ("tokenAboutToExpire", HOUR - 180), ("tokenExpired", HOUR)]
+    assert sim.snapshot.refresh_at is None
+    assert sim.snapshot.next_attempt_at is None
+
+
+# Clocks.
+
+
+@pytest.mark.parametrize("seconds", [-DAY, -60, 60, DAY])
+def test_a_step_of_the_wall_clock_moves_no_deadline(seconds: float) -> None:
+    sim = Simulation(minting(), policy=PLAIN)
+    sim.run_for(10)
+    before = sim.state.current
+    sim.post(ClockJumped(wall_s=seconds))
+
+    assert sim.state.current == before
+
+
+def test_a_jump_is_announced_and_causes_one_fetch_at_once() -> None:
+    sim = Simulation(minting(), policy=PLAIN)
+    sim.run_for(10)
+    sim.step_wall(-60)
+    sim.run_for(MINUTE)
+
+    assert sim.names() == ["tokenUpdated", "clockJumped", "tokenUpdated"]
+    assert starts(sim) == [0, 10]
+
+
+def test_a_jump_before_the_start_causes_no_fetch() -> None:
+    sim = Simulation(minting(), start=False)
+    sim.step_wall(60)
+    sim.run_for(MINUTE)
+
+    assert sim.fetches == []
+
+
+def test_a_suspended_machine_fetches_when_it_wakes_and_never_shows_the_expired_token() -> None:
+    sim = Simulation(minting(), policy=PLAIN)
+    sim.run_for(10)
+    sim.suspend(DAY)
+    assert sim.usable() is None
+
+    sim.run_for(0)
+    assert sim.usable() is not None
+
+
+def test_a_paused_machine_serves_until_the_fetch_ends() -> None:
+    sim = Simulation(minting(), policy=PLAIN, fetch_s=1)
+    sim.run_for(10)
+    sim.step_wall(DAY)
+
+    assert sim.usable() is not None
+    sim.run_for(10)
+    assert sim.snapshot.generation == 2
+
+
+def test_a_paused_machine_believes_the_wall_clock_once_a_fetch_failed() -> None:
+    sim = Simulation([mint()], policy=PLAIN, fetch_s=1)
+    sim.run_for(10)
+    sim.step_wall(DAY)
+    sim.run_for(2)
+
+    assert sim.usable() is None
+    assert sim.names()[1:] == ["clockJumped", "refreshFailed", "tokenAboutToExpire", "tokenExpired"]
+
+
+def test_a_paused_machine_whose_token_is_still_valid_by_the_wall_clock_goes_on_serving() -> None:
+    sim = Simulation([mint()], policy=PLAIN, fetch_s=1)
+    sim.run_for(10)
+    sim.step_wall(HOUR / 2)
+    sim.run_for(2)
+
+    assert sim.snapshot.usable_for == pytest.approx(HOUR / 2 - 12)
+
+
+def test_a_clock_set_back_never_shortens_a_token() -> None:
+    sim = Simulation([mint()], policy=PLAIN, fetch_s=1)
+    sim.run_for(10)
+    sim.step_wall(-DAY)
+    sim.run_for(2)
+
+    assert sim.snapshot.usable_for == pytest.approx(HOUR - 11)
+
+
+def test_a_doubted_token_without_a_known_expiry_stays() -> None:
+    sim = Simulation([mint(None)], fetch_s=1)
+    sim.run_for(10)
+    sim.step_wall(DAY)
+    sim.run_for(2)
+
+    assert sim.usable() is not None
+
+
+# Short lifetimes.
+
+
+@pytest.mark.parametrize("lifetime_s", [5, 6, 8, 12, 30])
+def test_lifetimes_from_5_s_are_kept_without_a_gap_if_a_fetch_takes_under_2_s(lifetime_s: float) -> None:
+    for seed in range(5):
+        sim = Simulation(minting(lifetime_s), fetch_s=1.99, seed=seed)
+        sim.run_for(20 * MINUTE)
+
+        assert "tokenExpired" not in sim.names()
+
+
+@pytest.mark.parametrize("lifetime_s", [0.2, 1, 2, 3, 4])
+def test_lifetimes_under_5_s_cause_no_hot_loop(lifetime_s: float) -> None:
+    sim = Simulation(minting(lifetime_s))
+    sim.run_for(10 * MINUTE)
+
+    assert min(waits(sim)) >= 1
+    assert len(sim.history) <= 10 * 600
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        RefreshPolicy(lead_ratio=0.5, jitter_ratio=0.5),
+        RefreshPolicy(lead_ratio=0.0, lead_min_s=0.0, jitter_ratio=0.0),
+        RefreshPolicy(min_interval_s=100.0),
+        RefreshPolicy(max_refresh_interval_s=1.0, jitter_ratio=0.5),
+        RefreshPolicy(settle_s=1_000.0),
+        RefreshPolicy(backoff_min_s=0.1, min_interval_s=0.1),
+    ],
+)
+def test_no_policy_causes_a_hot_loop(policy: RefreshPolicy) -> None:
+    for lifetime_s in (2, 60):
+        flaky = (mint(lifetime_s) if number % 3 else DOWN for number in range(100_000))
+        sim = Simulation(flaky, policy=policy)
+        sim.run_for(10 * MINUTE)
+
+        assert min(waits(sim)) >= policy.min_interval_s - 1e-9
+        assert len(sim.history) <= 10 * 600 / min(policy.min_interval_s, 1.0)
+
+
+# What may be shown.
+
+
+def test_the_snapshot_shows_when_what_is_planned() -> None:
+    sim = Simulation(minting(), policy=PLAIN)
+    sim.run_for(1)
+    shown = sim.snapshot
+
+    assert (shown.status, shown.phase) == (Status.FRESH, Phase.WAITING)
+    assert shown.stale_at == shown.refresh_at == shown.next_attempt_at == T0 + STALE_AT
+    assert shown.expires_at == T0 + HOUR
+    assert shown.usable_for == HOUR - 1
+    assert shown.denied_by == ()
+
+
+def test_no_attempt_is_planned_while_one_is_made() -> None:
+    sim = Simulation(minting(), fetch_s=5)
+
+    assert sim.snapshot.next_attempt_at is None
+
+
+@pytest.mark.parametrize("failure", [DOWN, REFUSED])
+@pytest.mark.parametrize("lifetime_s", [12, MINUTE, HOUR])
+def test_at_least_as_many_attempts_are_left_as_the_snapshot_says(
+    failure: TransientFetchError, lifetime_s: float
+) -> None:
+    sim = Simulation([mint(lifetime_s), *[failure] * 500], policy=PLAIN)
+    sim.run_for(1)
+    promised = [sim.snapshot.attempts_left or 0]
+    sim.run_for(lifetime_s * 0.85 - 1)
+    fetched = len(sim.fetches)
+    promised.append(sim.snapshot.attempts_left or 0)
+    sim.run_for(lifetime_s)
+    valid = [fetch for fetch in sim.fetches if 0 < fetch.started < lifetime_s]
+
+    assert len(valid) >= promised[0] > 0
+    assert len(valid) - (fetched - 1) >= promised[1]
+
+
+def test_the_fetch_in_flight_counts_as_an_attempt() -> None:
+    sim = Simulation(minting(12), policy=PLAIN, fetch_s=2)
+    sim.run_for(8.5)
+
+    assert sim.snapshot.phase is Phase.FETCHING
+    assert sim.snapshot.attempts_left is not None
+    assert sim.snapshot.attempts_left >= 1
+
+
+def test_an_acceptance_of_a_former_token_is_ignored() -> None:
+    sim = Simulation(minting(), policy=PLAIN)
+    sim.run_for(1)
+    before = sim.state
+    sim.post(TokenAccepted(7))
+
+    assert sim.state == before

@@ -1,0 +1,209 @@
+"""The keeper for code without an event loop: the same, in a daemon thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Self
+
+from token_keeper._clock import Clock
+from token_keeper._face import DRAIN_S, Face
+from token_keeper._home import JOIN_S, Home, LoopThread
+from token_keeper._kept import FORKED, KeptToken
+from token_keeper._policy import RefreshPolicy
+from token_keeper._state import Started
+from token_keeper._waiting import block_for_answer
+from token_keeper.inspection import Expectations, Profile
+from token_keeper.sources import Source
+
+
+class TokenKeeper(Face):
+    """Keep one token fresh in the background, for code that blocks.
+
+        with TokenKeeper(HttpSource("https://backend.example/token")) as keeper:
+            call_api(keeper.token)
+
+    While renewals fail, the current token is served until it expires. Its
+    thread is a daemon: a program that forgets `close()` ends promptly.
+
+    Args:
+        source: Where tokens come from. Never called concurrently. Without one
+            the keeper announces the expiry of what `update()` hands in.
+        policy: Timing of renewal. The default suits tokens of 5 min to 24 h.
+        profile: The rules that a token must pass: ``"auto"``, ``"jwt"``,
+            ``"twilio"``, ``"opaque"``, or a `Profile` of your own.
+        expect: What the token must be good for, as the profile understands it.
+        name: Names the token in events and logs.
+        start_timeout: Seconds to wait for the first token; 0 does not wait.
+        clock: Where the time comes from. `token_keeper.testing` has a fake.
+        logger: A structlog or standard logger, instead of the standard one named "token_keeper".
+
+    Raises:
+        ConfigError: If an argument cannot work.
+    """
+
+    def __init__(  # noqa: PLR0913 - the contract's constructor
+        self,
+        source: Source | None = None,
+        *,
+        policy: RefreshPolicy | None = None,
+        profile: str | Profile = "auto",
+        expect: Mapping[str, object] | Expectations | None = None,
+        name: str = "token",
+        start_timeout: float = 30.0,
+        clock: Clock | None = None,
+        logger: Any = None,
+    ) -> None:
+        super().__init__(
+            source,
+            policy=policy,
+            profile=profile,
+            expect=expect,
+            name=name,
+            start_timeout=start_timeout,
+            clock=clock,
+            logger=logger,
+            sync_in_thread=True,
+        )
+        self._thread: LoopThread | None = None
+        self._home: Home | None = None
+        self._turn = threading.Lock()
+
+    def start(self) -> None:
+        """Start the keeper and wait for the first token. Does nothing the second time.
+
+        Raises:
+            TokenUnavailable: If none came within `start_timeout`, or the backend
+                refuses to issue one; the keeper is then closed.
+            KeeperClosed: After the end.
+            RuntimeError: If it would block an event loop or a listener.
+        """
+        waits = self._source is not None and self._start_timeout > 0
+        if waits:
+            self._check_may_block("start()")
+        with self._turn:
+            self._kept.check_alive()
+            if self._home is not None:
+                return
+            self._thread = LoopThread(self.name)
+            self._home = self._thread.call(self._settle_in(), JOIN_S)
+        self._kept.post(Started())
+        if not waits:
+            return
+        try:
+            block_for_answer(self._kept, self._kept.first, timeout=self._start_timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:
+        """Return a token that is valid for *min_validity* more seconds; wait for one if need be.
+
+        Args:
+            min_validity: Seconds.
+            timeout: Seconds to wait at most.
+
+        Raises:
+            TokenUnavailable: If none came in time, or the source's tokens never live that long.
+            KeeperClosed: Before the start, after the end, or in a forked child.
+            RuntimeError: If called in an event loop or by a listener: it might block them.
+        """
+        self._check_may_block("get()")
+        held = self._kept.held
+        if held is not None and self._boot() + min_validity < held.until:
+            return held.raw
+        return block_for_answer(self._kept, partial(self._kept.poll, "", min_validity), timeout=timeout)
+
+    def refresh(self, *, timeout: float = 30.0) -> str:
+        """Fetch now and return the new token; a fetch in flight is joined.
+
+        It waits for what `min_interval` and a `Retry-After` forbid. If the
+        source returns the current token again, that is the result.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Raises:
+            FetchError: If the fetch failed; the current token stays.
+            TokenUnavailable: If it did not end in time.
+            ConfigError: If the keeper has no source.
+            KeeperClosed: Before the start, after the end, or in a forked child.
+            RuntimeError: If called in an event loop or by a listener: it would block them.
+        """
+        self._check_may_block("refresh()")
+        self._check_sourced()
+        asked = self._kept.ask()
+        return block_for_answer(self._kept, partial(self._kept.newer, asked), timeout=timeout)
+
+    def reader(self, by: str) -> TokenReader:
+        """Return the reads of the reporter *by*: a token denied to it is withheld from it alone."""
+        return TokenReader(self._kept, by, self._check_may_block)
+
+    def close(self) -> None:
+        """Stop keeping the token. Waiters get `KeeperClosed`. Does nothing the second time."""
+        self._kept.close()
+        if self._kept.gone is FORKED:
+            return
+        with self._turn:
+            home, self._home = self._home, None
+            thread, self._thread = self._thread, None
+        if home is None or thread is None:
+            return
+        try:
+            thread.call(self._end(home), DRAIN_S + JOIN_S)
+        except TimeoutError:
+            self._log.warning("closeTimedOut", after_s=DRAIN_S + JOIN_S)
+        thread.end()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_may_block(self, call: str) -> None:
+        """Raise `RuntimeError` with advice where blocking would stop what is waited for."""
+        if self._listeners.in_listener():
+            raise RuntimeError(
+                f"{call} may block, and this is a listener: read keeper.token instead, "
+                "or hand over to a thread of your own"
+            )
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise RuntimeError(
+            f"{call} of TokenKeeper may block, and this thread runs an event loop: use AsyncTokenKeeper, "
+            "read keeper.token, or call it with asyncio.to_thread()"
+        )
+
+    async def _settle_in(self) -> Home:
+        return Home(self._charge(), self._clock, self._log)
+
+
+class TokenReader:
+    """The token as one reporter may use it: see `TokenKeeper.reader`."""
+
+    __slots__ = ("_by", "_check", "_kept")
+
+    def __init__(self, kept: KeptToken, by: str, check_may_block: Callable[[str], None]) -> None:
+        self._kept = kept
+        self._by = by
+        self._check = check_may_block
+
+    @property
+    def token(self) -> str:
+        """The raw token. Never blocks. Raises as the keeper's does, also if it was denied here."""
+        return self._kept.read(self._by)
+
+    def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:
+        """Return a token that was not denied here; wait for one if need be. As the keeper's."""
+        self._check("get()")
+        question = partial(self._kept.poll, self._by, min_validity)
+        return block_for_answer(self._kept, question, timeout=timeout, by=self._by)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._by!r} of {self._kept.name!r}>"

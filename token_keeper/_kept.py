@@ -1,0 +1,425 @@
+"""One kept token: its machine, the lock around it, and who reads and waits.
+
+Every input is stepped under one lock, from whatever thread it comes, so that a
+denial is judged by the state that it changes. What the machine orders is left
+in an outbox for the scheduler. Readers take no lock: they read `held`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from token_keeper import _fork as fork
+from token_keeper._clock import Clock
+from token_keeper._errors import FetchError, InvalidToken, KeeperClosed, TokenUnavailable
+from token_keeper._machine import fetch_due, next_wakeup, step
+from token_keeper._model import DenialClass, Finding, Phase, Severity, Snapshot, Token, TokenEvent, Verdict
+from token_keeper._policy import RefreshPolicy
+from token_keeper._recovery import is_denied, judge
+from token_keeper._state import (
+    NEVER,
+    Announce,
+    Closed,
+    Effect,
+    Fetched,
+    FetchFailed,
+    Input,
+    Moment,
+    RefreshRequested,
+    State,
+    TokenDenied,
+    TokenSupplied,
+)
+from token_keeper._view import snapshot_of
+
+NOT_STARTED = "the keeper was not started: enter it (`with` or `async with`) or call start()"
+CLOSED = "the keeper is closed: make a new one"
+FORKED = (
+    "the keeper belongs to the parent process, its thread did not come along: "
+    "start it after the fork, for example in gunicorn's post_fork or Celery's worker_process_init"
+)
+
+
+class Held:
+    """What a read needs: the raw token, and until when of the boot clock it may be read."""
+
+    __slots__ = ("raw", "until")
+
+    def __init__(self, raw: str, until: float) -> None:
+        self.raw = raw
+        self.until = until
+
+    def __repr__(self) -> str:
+        return f"<held until {self.until:.3f} on the boot clock>"
+
+
+class KeptToken:
+    """The state of one token, safe to use from any thread.
+
+    Args:
+        name: Names it in events and logs.
+        policy: Timing of renewal.
+        clock: Where the time comes from.
+        sourced: Whether there is a source to fetch from.
+        draw: Draws numbers from 0 to 1.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_asked_generation",
+        "_changed",
+        "_clock",
+        "_draw",
+        "_futures",
+        "_lock",
+        "_outbox",
+        "_poke",
+        "changes",
+        "ended",
+        "gone",
+        "held",
+        "last_failure",
+        "name",
+        "policy",
+        "state",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        policy: RefreshPolicy,
+        clock: Clock,
+        sourced: bool,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.state = State(sourced=sourced)
+        self.held: Held | None = None
+        self.last_failure: FetchError | None = None
+        self.changes = 0
+        """Counts the changes of the state, so that a waiter misses none."""
+        self.ended = 0
+        """Id of the last fetch that ended, however."""
+        self.gone: str | None = None
+        """Why this keeper will never serve again, or None."""
+        self._clock = clock
+        self._draw = draw
+        self._poke: Callable[[], None] | None = None
+        self._outbox: list[Effect] = []
+        self._asked_generation = 0
+        self._renew_locks()
+        fork.watch(self)
+
+    def _renew_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._futures: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
+
+    # Inputs.
+
+    def post(self, what: Input, *, failure: FetchError | None = None) -> None:
+        """Let *what* happen now. *failure* is the error behind a failed fetch."""
+        self.check_alive()
+        with self._lock:
+            self._apply(what, failure)
+        self.poke()
+
+    def deny(
+        self, raw: str, by: str, meaning: Callable[[Token | None], DenialClass]
+    ) -> tuple[Verdict, Snapshot]:
+        """Judge a denial and act on it. Never blocks on anything but the lock."""
+        self.check_alive()
+        with self._lock:
+            now = self.moment()
+            current = self.state.current
+            is_current = current is not None and current.token.secret.reveal() == raw
+            generation = self.state.generation if is_current else 0
+            token = current.token if current is not None and is_current else None
+            denial = TokenDenied(generation, by, meaning(token))
+            verdict = judge(self.state, denial, now, self.policy)
+            self._apply(denial, None, now)
+            snapshot = snapshot_of(self.state, now, self.policy)
+        self.poke()
+        return verdict, snapshot
+
+    def generation_of(self, raw: str) -> int:
+        """Return the generation of *raw* if it is the current token, else 0."""
+        current = self.state.current
+        return current.generation if current is not None and current.token.secret.reveal() == raw else 0
+
+    def supply(self, token: Token, skew_s: float = 0.0) -> None:
+        """Publish a token from elsewhere. Raises `InvalidToken` if a server had refused it."""
+        self.check_alive()
+        with self._lock:
+            if is_denied(self.state.recovery, token.fingerprint):
+                raise InvalidToken(
+                    f"a server had refused this token ({token.fingerprint}); the keeper stays as it was. "
+                    "Supply another one",
+                    (_denied_before(token),),
+                )
+            self._apply(TokenSupplied(token, skew_s), None)
+        self.poke()
+
+    def close(self, why: str = CLOSED) -> None:
+        """Let nobody read or wait any more. Does nothing the second time."""
+        if self.gone is not None:
+            return
+        with self._lock:
+            self.gone = why
+            self._apply(Closed(), None)
+        self.poke()
+
+    def forked(self) -> None:
+        """Give up in a child process: the threads behind the keeper are not there."""
+        self.gone = self.gone or FORKED
+        self.held = None
+        self._poke = None
+        self._renew_locks()
+
+    def _apply(self, what: Input, failure: FetchError | None, now: Moment | None = None) -> None:
+        before = self.state
+        self.state, effects = step(before, what, now or self.moment(), self.policy)
+        if isinstance(what, Fetched | FetchFailed):
+            self.ended = max(self.ended, what.fetch_id)
+            self.last_failure = failure
+        self._outbox.extend(effects)
+        if self.state is before:
+            return
+        self._hold()
+        self.changes += 1
+        self._changed.notify_all()
+        self._wake_futures()
+
+    def _hold(self) -> None:
+        current = self.state.usable_by("", -NEVER)
+        if current is None:
+            self.held = None
+            return
+        held = self.held
+        raw = current.token.secret.reveal()
+        if held is None or held.raw != raw or held.until != current.expires:
+            self.held = Held(raw, current.expires)
+
+    # What the scheduler needs.
+
+    def moment(self) -> Moment:
+        """Return what time it is, with fresh draws."""
+        return Moment(self._clock.wall(), self._clock.boot(), self._draw(), self._draw())
+
+    def driven_by(self, poke: Callable[[], None] | None) -> None:
+        """Call *poke*, from any thread, whenever there may be new effects or an earlier wake-up."""
+        self._poke = poke
+
+    def poke(self) -> None:
+        """Make the scheduler look at this token soon."""
+        if self._poke is not None:
+            self._poke()
+
+    def take_effects(self) -> list[Effect]:
+        """Return the orders since the last call."""
+        with self._lock:
+            effects, self._outbox = self._outbox, []
+        return effects
+
+    def wakeup(self) -> float:
+        """Return the boot time at which the machine wants a tick."""
+        return next_wakeup(self.state, self.policy)
+
+    def event(self, told: Announce, diagnosis: tuple[str, ...] = ()) -> TokenEvent:
+        """Return *told* as listeners get it."""
+        return TokenEvent(
+            kind=told.kind,
+            name=self.name,
+            at=self._clock.wall(),
+            generation=told.generation,
+            fingerprint=told.fingerprint,
+            expires_at=told.expires_at,
+            failures=told.failures,
+            error=told.error,
+            verdict=told.verdict,
+            diagnosis=diagnosis,
+        )
+
+    # Reading and waiting.
+
+    def snapshot(self) -> Snapshot:
+        """Return how the token stands now."""
+        return snapshot_of(self.state, self.moment(), self.policy)
+
+    def read(self, by: str) -> str:
+        """Return the token that *by* may use. Raises `TokenUnavailable` or `KeeperClosed`."""
+        current = self.state.usable_by(by, self._clock.boot())
+        if current is None or self.gone is not None:
+            raise self.missing(by)
+        return current.token.secret.reveal()
+
+    def check_alive(self) -> None:
+        """Raise `KeeperClosed` after the end."""
+        if self.gone is not None:
+            raise KeeperClosed(self.gone)
+
+    def missing(self, by: str = "") -> KeeperClosed | TokenUnavailable:
+        """Return the error that says why *by* has no token, and wake the scheduler."""
+        if self.gone is not None:
+            return KeeperClosed(self.gone)
+        if not self.state.started:
+            return KeeperClosed(NOT_STARTED)
+        self.poke()
+        return self.unavailable(by)
+
+    def unavailable(self, by: str, waited: float = 0.0) -> TokenUnavailable:
+        """Return the error that says why *by* has no token, chained to the last failure."""
+        state, now = self.state, self.moment()
+        within = f" within {waited:g} s" if waited else ""
+        parts = [f"{self.name}: no such token{within}: {self._story(state, by, now.boot)}"]
+        if state.failures:
+            times = "once" if state.failures == 1 else f"{state.failures} times in a row"
+            parts.append(f"the fetch failed {times}, last because: {state.last_error}")
+        due = fetch_due(state, self.policy)
+        if state.phase is Phase.FETCHING:
+            parts.append("a fetch is under way")
+        elif due != NEVER:
+            parts.append(f"the next attempt starts in {max(due - now.boot, 0.0):.0f} s")
+        elif not state.sourced:
+            parts.append("there is no source: hand one in with update()")
+        error = TokenUnavailable("; ".join(parts))
+        error.__cause__ = self.last_failure
+        return error
+
+    def _story(self, state: State, by: str, boot: float) -> str:
+        current = state.current
+        if current is None:
+            return "there has been none yet"
+        if by in current.withheld:
+            return f"generation {current.generation} was denied"
+        if boot >= current.expires:
+            return f"generation {current.generation} expired {boot - current.expires:.0f} s ago"
+        return f"generation {current.generation} is valid for {current.remaining_s(boot):.0f} s"
+
+    def poll(self, by: str, min_validity: float) -> str | None:
+        """Return the token if *by* may use it for *min_validity* seconds, None if it is to wait.
+
+        Raises:
+            KeeperClosed: After the end, or before the start.
+            TokenUnavailable: If the source's tokens never live that long.
+        """
+        self.check_alive()
+        state, boot = self.state, self._clock.boot()
+        if not state.started:
+            raise KeeperClosed(NOT_STARTED)
+        current = state.usable_by(by, boot)
+        if current is None:
+            self.poke()
+            return None
+        if current.remaining_s(boot) >= min_validity:
+            return current.token.secret.reveal()
+        if current.lifetime_s < min_validity and state.sourced:
+            raise TokenUnavailable(
+                f"{self.name}: no token is valid for {min_validity:.0f} s: the source's live for "
+                f"{current.lifetime_s:.0f} s. The current one stays; ask for less, or for longer tokens"
+            )
+        if self._asked_generation < current.generation:
+            self._asked_generation = current.generation
+            self.post(RefreshRequested())
+        return None
+
+    def first(self) -> str | None:
+        """Return the first token, or None if it is to wait.
+
+        Raises:
+            TokenUnavailable: If the backend refuses: waiting would not help.
+        """
+        raw = self.poll("", 0.0)
+        if raw is None and self.state.phase is Phase.REFUSED:
+            raise self.unavailable("")
+        return raw
+
+    def ask(self) -> tuple[int, int]:
+        """Ask for a newer token. Returns what `newer` needs to see it."""
+        self.check_alive()
+        if not self.state.started:
+            raise KeeperClosed(NOT_STARTED)
+        with self._lock:
+            before = self.state.generation
+            self._apply(RefreshRequested(), None)
+            flight = self.state.flight
+            # Joins the fetch in flight, else the next one to start.
+            fetch_id = flight.fetch_id if flight else self.state.fetches + 1
+        self.poke()
+        return before, fetch_id
+
+    def newer(self, asked: tuple[int, int]) -> str | None:
+        """Return the token that came of `ask`, or None if it is to wait; raise what went wrong."""
+        self.check_alive()
+        generation, fetch_id = asked
+        with self._lock:
+            state, ended, failure = self.state, self.ended, self.last_failure
+        current = state.current
+        if current is not None and current.generation > generation:
+            return current.token.secret.reveal()
+        if ended < fetch_id or state.settling is not None:
+            return None
+        if failure is not None:
+            # Each waiter raises its own: a raised exception collects the frames of its thread.
+            raise copy.copy(failure) from failure.__cause__
+        if state.last_error is not None:
+            raise self.unavailable("")
+        return self.read("")
+
+    def wait_beyond(self, changes: int, timeout: float | None) -> None:
+        """Block the calling thread until there were more than *changes*, *timeout* seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.changes != changes, timeout)
+
+    def change(self) -> asyncio.Future[None]:
+        """Return a future of the running loop that is done at the next change. Cancel it freely."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        with self._lock:
+            self._futures[future] = loop
+        future.add_done_callback(self._forget)
+        return future
+
+    def _forget(self, future: asyncio.Future[None]) -> None:
+        self._futures.pop(future, None)
+
+    def _wake_futures(self) -> None:
+        if not self._futures:
+            return
+        futures, self._futures = self._futures, {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        for future, loop in futures.items():
+            by_loop.setdefault(loop, []).append(future)
+        for loop, waiting in by_loop.items():
+            call_in(loop, _set_all, waiting)
+
+
+def call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *args: Any) -> None:
+    """Call *function* in *loop* soon, from any thread; not at all if the loop has ended."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        # The loop was closed meanwhile: nobody waits in it any more.
+        return
+
+
+def _set_all(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def _denied_before(token: Token) -> Finding:
+    return Finding(
+        code="denied-before",
+        severity=Severity.ERROR,
+        message=f"a server had refused token {token.fingerprint}",
+        hint="supply another token",
+    )

@@ -1,0 +1,272 @@
+"""Drives any number of kept tokens: one task, one heap, a few fetches at once.
+
+It decides nothing about tokens. It ticks each machine when the machine wants
+it, carries out the effects, and says when the clocks disagree. It cannot die:
+what one token's turn raises is counted and logged, and its next turn is
+already set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+from token_keeper._clock import Clock
+from token_keeper._errors import FetchError, KeeperClosed, TransientFetchError
+from token_keeper._kept import KeptToken, call_in
+from token_keeper._model import Issued
+from token_keeper._schedule import has_jumped
+from token_keeper._slots import Slots
+from token_keeper._state import (
+    NEVER,
+    Announce,
+    CancelFetch,
+    ClockJumped,
+    Effect,
+    Failure,
+    Fetched,
+    FetchFailed,
+    StartFetch,
+    Tick,
+)
+from token_keeper.sources import Source
+from token_keeper.sources._source import as_cause, without_traces
+
+TICK_S = 5.0
+"""Longest sleep: so late at most a jump of a clock is seen."""
+LOOP_ENDED = "the event loop that the keeper was started in has ended: close the keeper before its loop"
+CANCEL_GRACE_S = 1.0
+"""How long a fetch that was cancelled may take to notice."""
+
+
+@dataclass(slots=True, eq=False)
+class Charge:
+    """One kept token in the scheduler's charge.
+
+    Args:
+        kept: The token.
+        source: Where it comes from, or None.
+        receive: Inspects what the source issued; raises `FetchError`.
+        tell: Passes on an event. Must not block.
+    """
+
+    kept: KeptToken
+    source: Source | None
+    receive: Callable[[int, Issued], Fetched]
+    tell: Callable[[Announce], None]
+    wakes: float = NEVER
+    poked: bool = False
+    flight: asyncio.Task[None] | None = None
+    call: asyncio.Task[Issued] | None = None
+
+
+class Scheduler:
+    """One task for all tokens of an event loop.
+
+    Args:
+        clock: Where the time comes from.
+        log: Where to say that a turn raised.
+        slots: Which fetches may run at once.
+    """
+
+    def __init__(self, clock: Clock, log: Any, slots: Slots | None = None) -> None:
+        self.failures = 0
+        """Turns that raised."""
+        self.jumps = 0
+        """Jumps of a clock."""
+        self.ticked_at = clock.boot()
+        """Boot time of the last look at the clocks."""
+        self._clock = clock
+        self._log = log
+        self._slots = slots or Slots()
+        self._charges: set[Charge] = set()
+        self._heap: list[tuple[float, int, Charge]] = []
+        self._order = count()
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._seen = (clock.wall(), clock.boot(), clock.monotonic())
+
+    def add(self, charge: Charge) -> None:
+        """Take a token in charge. Only in the scheduler's loop."""
+        self._charges.add(charge)
+        charge.kept.driven_by(lambda: self._poked(charge))
+        self._look(charge)
+
+    def remove(self, charge: Charge) -> None:
+        """Let go of a token. Only in the scheduler's loop."""
+        self._look(charge)
+        self._charges.discard(charge)
+        charge.kept.driven_by(None)
+        charge.wakes = NEVER
+
+    async def run(self) -> None:
+        """Drive the tokens until cancelled; then nobody waits for them any more."""
+        try:
+            while True:
+                self._wake.clear()
+                self._compare_clocks()
+                self._tick_due()
+                await self._sleep()
+        finally:
+            for charge in list(self._charges):
+                charge.kept.close(LOOP_ENDED)
+
+    async def _sleep(self) -> None:
+        wakes = self._heap[0][0] if self._heap else NEVER
+        delay = min(TICK_S, max(wakes - self._clock.boot(), 0.0))
+        timer = self._loop.call_later(delay, self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            timer.cancel()
+
+    def _compare_clocks(self) -> None:
+        wall, boot, awake = self._clock.wall(), self._clock.boot(), self._clock.monotonic()
+        was_wall, was_boot, was_awake = self._seen
+        self._seen = (wall, boot, awake)
+        self.ticked_at = boot
+        moved = (wall - was_wall) - (boot - was_boot)
+        asleep = (boot - was_boot) - (awake - was_awake)
+        if not has_jumped(moved) and not has_jumped(asleep):
+            return
+        self.jumps += 1
+        for charge in list(self._charges):
+            self._turn(charge, ClockJumped(wall_s=moved, asleep_s=asleep if has_jumped(asleep) else 0.0))
+
+    def _tick_due(self) -> None:
+        if len(self._heap) > 2 * len(self._charges) + 64:
+            self._heap = [entry for entry in self._heap if entry[0] == entry[2].wakes]
+            heapq.heapify(self._heap)
+        now = self._clock.boot()
+        while self._heap and self._heap[0][0] <= now:
+            wakes, _, charge = heapq.heappop(self._heap)
+            if wakes == charge.wakes:
+                # Set before the work: whatever the work raises, there is a next turn.
+                self._set_wakeup(charge, now + TICK_S)
+                self._turn(charge, Tick())
+
+    def _turn(self, charge: Charge, what: Tick | ClockJumped) -> None:
+        try:
+            charge.poked = True  # We look at it ourselves right away.
+            charge.kept.post(what)
+        except KeeperClosed:
+            self._charges.discard(charge)
+        except Exception:  # noqa: BLE001 - whatever it is, the others go on
+            self.failures += 1
+            self._log.error("turnFailed", token=charge.kept.name, exc_info=True)
+        self._look(charge)
+
+    def _poked(self, charge: Charge) -> None:
+        if not charge.poked:
+            charge.poked = True
+            call_in(self._loop, self._look, charge)
+
+    def _look(self, charge: Charge) -> None:
+        charge.poked = False
+        try:
+            for effect in charge.kept.take_effects():
+                self._obey(charge, effect)
+            self._set_wakeup(charge, charge.kept.wakeup())
+        except Exception:  # noqa: BLE001 - whatever it is, the others go on
+            self.failures += 1
+            self._log.error("turnFailed", token=charge.kept.name, exc_info=True)
+
+    def _set_wakeup(self, charge: Charge, at: float) -> None:
+        if at == charge.wakes or charge not in self._charges:
+            return
+        charge.wakes = at
+        if not math.isinf(at):
+            heapq.heappush(self._heap, (at, next(self._order), charge))
+            if self._heap[0][2] is charge:
+                self._wake.set()
+
+    def _obey(self, charge: Charge, effect: Effect) -> None:
+        match effect:
+            case Announce():
+                charge.tell(effect)
+            case CancelFetch():
+                if charge.flight is not None:
+                    charge.flight.cancel()
+            case StartFetch():
+                charge.flight = self._loop.create_task(
+                    self._fly(charge, effect), name=f"token_keeper fetch {charge.kept.name}"
+                )
+
+    async def _fly(self, charge: Charge, order: StartFetch) -> None:
+        kept = charge.kept
+        try:
+            outcome = await self._fetch(charge, order)
+            kept.post(outcome)
+        except KeeperClosed:
+            return
+        except FetchError as error:
+            self._fail(charge, order, error)
+        except asyncio.CancelledError:
+            # If it was not the machine that cancelled, the machine must hear of it all the same.
+            self._fail(charge, order, TransientFetchError("the fetch was cancelled; the token stays"))
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the machine hears of it
+            self.failures += 1
+            self._log.error("fetchCrashed", token=kept.name, exc_info=True)
+            failed = TransientFetchError(
+                f"the source raised {type(error).__name__}; the current token stays. See the cause"
+            )
+            failed.__cause__ = as_cause(error)
+            self._fail(charge, order, failed)
+
+    def _fail(self, charge: Charge, order: StartFetch, error: FetchError) -> None:
+        plain = without_traces(error)
+        try:
+            charge.kept.post(FetchFailed(order.fetch_id, Failure.of(error)), failure=plain)
+        except KeeperClosed:
+            return
+
+    async def _fetch(self, charge: Charge, order: StartFetch) -> Fetched:
+        source, kept = charge.source, charge.kept
+        assert source is not None, "a machine without a source never fetches"  # noqa: S101 - our own invariant
+        current = kept.state.current
+        async with self._slots.slot(source.origin, current.expires if current else -NEVER):
+            try:
+                issued = await self._bounded(charge, source, order)
+            except FetchError as error:
+                self._slots.answered(source.origin, timed_out=error.timed_out)
+                raise
+            self._slots.answered(source.origin, timed_out=False)
+        return charge.receive(order.fetch_id, issued)
+
+    async def _bounded(self, charge: Charge, source: Source, order: StartFetch) -> Issued:
+        """Return what the source issues; never wait longer than ordered, whatever the source does."""
+        if charge.call is not None and not charge.call.done():
+            await asyncio.wait({charge.call}, timeout=CANCEL_GRACE_S)
+            if not charge.call.done():
+                raise TransientFetchError(
+                    "the source's previous call does not end although it was cancelled; "
+                    "the current token stays. Make the source heed cancellation",
+                    timed_out=True,
+                )
+        call = charge.call = self._loop.create_task(source.fetch(tries=order.tries))
+        call.add_done_callback(_retrieve)
+        try:
+            await asyncio.wait({call}, timeout=order.timeout_s)
+        finally:
+            if not call.done():
+                call.cancel()
+        if not call.done():
+            raise TransientFetchError(
+                f"the source did not answer within {order.timeout_s:.1f} s; the current token stays",
+                timed_out=True,
+            )
+        if call.cancelled():
+            raise TransientFetchError("the source cancelled its own fetch; the current token stays")
+        return call.result()
+
+
+def _retrieve(call: asyncio.Task[Issued]) -> None:
+    # An outcome that nobody waits for any more is not worth a warning.
+    if not call.cancelled():
+        call.exception()

@@ -1,0 +1,20 @@
+"""The command `token-keeper`. Importing this needs no extra; running it needs `[cli]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run the command, and return its exit code."""
+    try:
+        from token_keeper.cli._group import cli  # noqa: PLC0415 # click may not be installed.
+    except ModuleNotFoundError as missing:
+        if missing.name != "click":
+            raise
+        print("token-keeper: the command needs click: pip install 'token-keeper[cli]'", file=sys.stderr)  # noqa: T201
+        return os.EX_UNAVAILABLE
+    except KeyboardInterrupt:
+        return 130
+    return cli.run()

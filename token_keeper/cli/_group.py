@@ -1,0 +1,182 @@
+"""The group of all subcommands. A subcommand's module is imported when it is invoked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from token_keeper import __version__
+
+COMMANDS = {
+    "demo": ("token_keeper.cli._demo:demo", "See a keeper at work, without any configuration."),
+    "inspect": ("token_keeper.cli._inspect:inspect", "Say what a token is, and whether it can work."),
+    "explain": ("token_keeper.cli._explain:explain", "Say why a server refuses tokens with a code."),
+}
+"""By name: where the command is, and what it is for."""
+
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+"""As a program that SIGPIPE ends."""
+
+
+class SafeUsageError(click.UsageError):
+    """Wrong usage, in words that repeat no argument and may be printed."""
+
+
+class Failure(click.ClickException):
+    """What went wrong, in words that may be printed, and the exit code for it."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _PipeClosedError(Exception):
+    """Whoever read our output went away; click would turn the original into exit code 1."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name, and imports them when they are used.
+
+    As a program it speaks the exit codes of sysexits.h, and a usage error
+    never repeats an argument: it may be a token.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return all names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command *cmd_name*."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is no click command")
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that *args* start with."""
+        if args and args[0] not in COMMANDS:
+            raise SafeUsageError(f"there is no such command; known are {', '.join(COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _PipeClosedError from None
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: FBT001, FBT002 # As click declares it.
+        **extra: Any,
+    ) -> Any:
+        """Run as a program and exit, or without *standalone_mode* as a function."""
+        if standalone_mode:
+            sys.exit(self.run(args, prog_name, complete_var=complete_var, **extra))
+        return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+
+    def run(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> int:
+        """Run as a program, and return the exit code."""
+        try:
+            result = self.main(args, prog_name or "token-keeper", standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except click.UsageError as wrong:
+            return _say_usage(wrong)
+        except click.Abort:
+            return EXIT_INTERRUPTED
+        except click.ClickException as failed:
+            return _say(
+                failed.format_message(), failed.code if isinstance(failed, Failure) else os.EX_SOFTWARE
+            )
+        except (_PipeClosedError, BrokenPipeError):
+            return _close_pipe()
+        return result if isinstance(result, int) else os.EX_OK
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say *message* on standard error, and exit with *code*."""
+    raise Failure(message, code)
+
+
+def _say_usage(wrong: click.UsageError) -> int:
+    path = wrong.ctx.command_path if wrong.ctx else "token-keeper"
+    return _say(f"{_usage_problem(wrong)}; see {path} --help", os.EX_USAGE)
+
+
+def _usage_problem(wrong: click.UsageError) -> str:
+    if isinstance(wrong, SafeUsageError):
+        return wrong.message
+    name = _name_of(wrong)
+    if isinstance(wrong, click.MissingParameter):
+        return f"{name} is missing"
+    if isinstance(wrong, click.BadParameter):
+        param = wrong.param
+        choices = param.type.choices if param and isinstance(param.type, click.Choice) else ()
+        known = f"; it is one of {', '.join(str(choice) for choice in choices)}" if choices else ""
+        return f"the value of {name} cannot be used{known}"
+    if isinstance(wrong, click.NoSuchOption):
+        return "there is no such option"
+    return "the arguments do not fit"
+
+
+def _name_of(wrong: click.UsageError) -> str:
+    param = wrong.param if isinstance(wrong, click.BadParameter) else None
+    if param is None:
+        return "an argument"
+    return param.opts[-1] if isinstance(param, click.Option) else (param.name or "argument").upper()
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"token-keeper: {message}", err=True)
+    return code
+
+
+def _close_pipe() -> int:
+    # Python flushes standard output once more at exit, and would complain then.
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(devnull, sys.stdout.fileno())
+    except (OSError, ValueError):  # Standard output is no file: there is nothing to flush.
+        pass
+    finally:
+        os.close(devnull)
+    return EXIT_PIPE_CLOSED
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 # click's way.
+    if not value or ctx.resilient_parsing:
+        return
+    click.echo(f"token-keeper {__version__}")
+    ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
+def cli() -> None:
+    """Keep short-lived access tokens fresh, and find out why they are refused."""

@@ -1,0 +1,69 @@
+"""The form of an error catalogue: what a code means, and what may have caused it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from token_keeper._model import DenialClass
+
+UNREADABLE = frozenset(
+    {
+        "too-long",
+        "empty",
+        "not-a-jwt",
+        "bad-characters",
+        "looks-like-auth-token",
+        "looks-like-api-secret",
+        "looks-like-sid",
+        "capability-token",
+        "client-validation-token",
+    }
+)
+"""Findings after which nothing more is known of the token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """One thing that may be behind a code.
+
+    Args:
+        text: What may be so.
+        remedy: What to do if it is.
+        look: Where to look if the token cannot tell.
+        shown_by: Findings that confirm it.
+        ruled_out: What the token shows if it is not so; empty if no token can show that.
+        hidden_by: Findings that leave it open.
+        needs: What must have been compared before it can be excluded:
+            names of expectations, or ``secret``.
+    """
+
+    text: str
+    remedy: str
+    look: str
+    shown_by: frozenset[str] = frozenset()
+    ruled_out: str = ""
+    hidden_by: frozenset[str] = UNREADABLE
+    needs: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a code means.
+
+    Args:
+        code: A number, or a word.
+        title: What its inventor calls it.
+        denial_class: What to do about it.
+        causes: The most telling first.
+        where: Where the refusing side says more.
+        source: Whose code it is.
+        config_on: Findings with which it means that the backend has to be fixed.
+    """
+
+    code: int | str
+    title: str
+    denial_class: DenialClass
+    causes: tuple[Cause, ...]
+    where: str
+    source: str
+    config_on: frozenset[str] = frozenset()

@@ -1,0 +1,128 @@
+"""A source that asks a function of the user's."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from token_keeper._errors import ConfigError, FetchError, ResponseError, TransientFetchError
+from token_keeper._extract import check_path, extract
+from token_keeper._model import Issued
+from token_keeper.sources._callback import Callback
+from token_keeper.sources._source import FETCH_TIMEOUT_S, as_cause, check_seconds, without_traces
+
+Answer = str | Mapping[str, object] | Issued
+
+
+class CallableSource:
+    """Ask a function for tokens.
+
+        source = CallableSource(lambda: client.get("/token").json(), token_path="data.jwt")
+
+    A sync function runs in a thread, so it may block; an async one runs in
+    the keeper's event loop, so it must not. While a sync one hangs, it is not
+    called again. It is called once per fetch: if it wants to try again at
+    once, it does so itself.
+
+    Args:
+        function: Returns the raw token, a text or JSON to search as an HTTP
+            answer is searched, or an `Issued`. What it raises is a failed fetch.
+        token_path: JMESPath of the token in JSON. Without it the usual names are tried.
+        expires_path: JMESPath of the lifetime in seconds, or of the time of expiry.
+        default_lifetime: Seconds, for opaque tokens that do not say theirs.
+        timeout: Seconds for one call, at most 30.
+
+    Raises:
+        ConfigError: If a setting cannot work.
+    """
+
+    splay = True
+
+    def __init__(
+        self,
+        function: Callable[[], Answer | Awaitable[Answer]],
+        *,
+        token_path: str | None = None,
+        expires_path: str | None = None,
+        default_lifetime: float | None = None,
+        timeout: float = FETCH_TIMEOUT_S,
+    ) -> None:
+        if not callable(function):
+            raise ConfigError("function", f"must be callable, but is of type {type(function).__name__}")
+        check_path("token_path", token_path)
+        check_path("expires_path", expires_path)
+        check_seconds("timeout", timeout, most=FETCH_TIMEOUT_S)
+        if default_lifetime is not None:
+            check_seconds("default_lifetime", default_lifetime)
+        self.origin = f"callable:{_name(function)}"
+        self._callback = Callback(function, "the source's function")
+        self._token_path = token_path
+        self._expires_path = expires_path
+        self._default_lifetime = default_lifetime
+        self._timeout = timeout
+
+    def __repr__(self) -> str:
+        return f"<CallableSource {self.origin.removeprefix('callable:')}>"
+
+    async def fetch(self, *, tries: int = 1) -> Issued:  # noqa: ARG002 - The function has its own tries.
+        """Call the function once, whatever *tries* is.
+
+        Raises:
+            FetchError: If it returned no token.
+        """
+        try:
+            outcome = await self._outcome()
+        except asyncio.CancelledError as error:
+            raise without_traces(error) from None
+        if isinstance(outcome, FetchError):
+            raise outcome
+        return outcome
+
+    async def aclose(self) -> None:
+        """Do nothing: a call that still runs is left alone."""
+
+    async def _outcome(self) -> Issued | FetchError:
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._callback.call()
+            return self._issued(answer)
+        except FetchError as error:
+            return without_traces(error)
+        except TimeoutError:
+            message = (
+                f"the source's function did not return within {self._timeout:g} s; the current token stays"
+            )
+            return TransientFetchError(message, timed_out=True)
+        except Exception as error:  # noqa: BLE001 - A mapping of the user's may raise anything.
+            problem = ResponseError(
+                "the source's function returned what cannot be read; the current token stays"
+            )
+            problem.__cause__ = as_cause(error)
+            return problem
+
+    def _issued(self, answer: object) -> Issued:
+        if isinstance(answer, Issued):
+            if answer.default_lifetime_s is None:
+                return replace(answer, default_lifetime_s=self._default_lifetime)
+            return answer
+        if not isinstance(answer, str | Mapping | list):
+            raise ResponseError(
+                f"the source's function returned {type(answer).__name__}; the current token stays. "
+                "Let it return a string, a mapping or an Issued"
+            )
+        found = extract(answer, token_path=self._token_path, expires_path=self._expires_path)
+        return Issued(
+            secret=found.secret,
+            expires_at=found.expires_at,
+            expires_in=found.expires_in,
+            default_lifetime_s=self._default_lifetime,
+        )
+
+
+def _name(function: Callable[[], object]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{getattr(function, '__module__', '')}.{name}"

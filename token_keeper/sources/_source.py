@@ -1,0 +1,83 @@
+"""What a keeper may expect of a source, and how a source's errors stay clean."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Final, Protocol, TypeVar
+
+from token_keeper._errors import ConfigError
+from token_keeper._model import Issued
+
+FETCH_TIMEOUT_S: Final = 30.0
+"""No fetch takes longer, whatever its source."""
+
+E = TypeVar("E", bound=BaseException)
+
+
+class Source(Protocol):
+    """Where tokens come from. One fetch at a time.
+
+    Attributes:
+        origin: Fetches of one origin share its slots.
+        splay: Whether the first token's refresh may be spread over its life.
+    """
+
+    origin: str
+    splay: bool
+
+    async def fetch(self, *, tries: int) -> Issued:
+        """Return a token, within 30 s.
+
+        Args:
+            tries: How often the source may ask, inside this one fetch.
+
+        Raises:
+            TransientFetchError: If asking again later may help.
+            RefusedError: If the backend will not issue a token.
+            ResponseError: If what it answered is not a token.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections. A later fetch opens them again."""
+        ...
+
+
+def without_traces(error: E) -> E:
+    """Drop the tracebacks of *error* and of all that it is chained to: their frames hold secrets."""
+    reached: list[BaseException] = [error]
+    for one in reached:
+        one.__traceback__ = None
+        inner = (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
+        reached += [
+            new for new in inner if isinstance(new, BaseException) and all(new is not x for x in reached)
+        ]
+    return error
+
+
+def as_cause(error: BaseException | None) -> BaseException | None:
+    """Return a foreign *error* as it may be shown: without frames, or not at all if it holds a text."""
+    if error is None or isinstance(error, json.JSONDecodeError | UnicodeError):
+        return None
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        following = one.__cause__ if one.__suppress_context__ else (one.__cause__ or one.__context__)
+        following = None if isinstance(following, json.JSONDecodeError | UnicodeError) else following
+        one.__cause__, one.__context__ = following, None
+        one = following
+    return without_traces(error)
+
+
+def check_seconds(key: str, value: object, *, most: float = math.inf) -> None:
+    """Check that *value* is a positive number of seconds, at most *most*.
+
+    Raises:
+        ConfigError: About *key*, if it is not.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < float(value) <= most or math.isinf(float(value)):  # type: ignore[arg-type]
+        bound = "" if math.isinf(most) else f", at most {most:g}"
+        raise ConfigError(key, f"must be a positive number of seconds{bound}")

@@ -1,0 +1,49 @@
+"""What you need to test a program that keeps tokens: time, backends and sources that obey.
+
+Nothing here is for production; all of it is public and stable.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from token_keeper.testing._backend import FakeBackend
+    from token_keeper.testing._clock import VirtualClock
+    from token_keeper.testing._loop import VirtualLoop, run_virtual
+    from token_keeper.testing._mint import mint
+    from token_keeper.testing._simulation import Simulation
+    from token_keeper.testing._source import FetchCall, ScriptedSource
+
+__all__ = [
+    "VirtualClock",
+    "VirtualLoop",
+    "run_virtual",
+    "mint",
+    "ScriptedSource",
+    "FetchCall",
+    "FakeBackend",
+    "Simulation",
+]
+
+_HOMES = {
+    "VirtualClock": "_clock",
+    "VirtualLoop": "_loop",
+    "run_virtual": "_loop",
+    "mint": "_mint",
+    "ScriptedSource": "_source",
+    "FetchCall": "_source",
+    "FakeBackend": "_backend",
+    "Simulation": "_simulation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
