@@ -191,11 +191,14 @@ def test_a_token_that_expired_while_it_settled_is_dropped_for_another_one() -> N
     sim.suspend(DAY)
     sim.run_for(0)
 
-    assert sim.usable() is not None
-    assert sim.names()[-3:] == ["tokenAboutToExpire", "tokenExpired", "tokenUpdated"] or sim.names()[-1] == (
-        "tokenUpdated"
-    )
-    assert sim.snapshot.generation == 2
+    assert sim.names() == [
+        "tokenUpdated",
+        "tokenAboutToExpire",
+        "clockJumped",
+        "tokenExpired",
+        "tokenUpdated",
+    ]
+    assert len(sim.fetches) == 3
 
 
 def test_a_jump_while_a_token_settles_causes_a_fetch_all_the_same() -> None:
@@ -314,9 +317,10 @@ def test_what_a_whole_fleet_may_go_through_at_once_is_followed_by_splay(disturb)
 
 
 def test_a_refresh_after_failures_is_followed_by_splay() -> None:
-    sim = Simulation([mint(), DOWN, *[mint()] * 9], policy=SPLAYED)
-    sim.run_for(HOUR)
+    sim = Simulation([mint(), mint(), DOWN, mint()], policy=SPLAYED)
+    sim.run_for(2 * HOUR)
 
+    assert sim.snapshot.generation == 3
     assert sim.state.current is not None
     assert sim.state.due < sim.state.current.stale
 
@@ -404,7 +408,8 @@ def test_a_token_that_becomes_valid_soon_is_fetched_again_by_then() -> None:
     sim = Simulation([*[DOWN] * 30, early, mint()])
     sim.run_for(HOUR)
 
-    assert waits(sim)[-1] <= 8
+    assert waits(sim)[29] > 30
+    assert waits(sim)[30] <= 8
 
 
 def test_a_failed_early_fetch_does_not_put_off_the_scheduled_one() -> None:
@@ -572,7 +577,7 @@ def test_new_credentials_do_not_wait_for_retry_after() -> None:
 
 
 def test_a_certain_refusal_is_announced_once_and_probed_ever_more_slowly() -> None:
-    sim = Simulation([mint(DAY), *[REFUSED] * 50], policy=PLAIN)
+    sim = Simulation([mint(DAY), *[REFUSED] * 500], policy=PLAIN)
     sim.run_for(1)
     sim.refresh()
     sim.run_for(DAY / 2)
@@ -632,13 +637,10 @@ def test_a_different_failure_between_two_refusals_without_a_code_clears_the_doub
 
 
 def test_a_failure_of_another_kind_is_announced_but_does_not_end_the_refusal() -> None:
-    sim = Simulation([mint(), REFUSED, DOWN, REFUSED], policy=PLAIN)
+    sim = Simulation([mint(), REFUSED, DOWN, *[REFUSED] * 50], policy=PLAIN)
     sim.run_for(STALE_AT + 60)
 
-    assert sim.names()[2:5] == ["refreshRefused", "refreshFailed"] or sim.names()[2:4] == [
-        "refreshRefused",
-        "refreshFailed",
-    ]
+    assert sim.names()[2:] == ["refreshRefused", "refreshFailed"]
     assert sim.snapshot.phase is Phase.REFUSED
 
 
@@ -677,10 +679,11 @@ def test_about_to_expire_is_announced_while_a_fetch_is_in_flight() -> None:
     sim = Simulation(minting(), policy=PLAIN, fetch_s=20)
     sim.run_for(STALE_AT + 10)
     sim.refresh()
-    sim.run_for(STALE_AT)
+    sim.run_for(15)
 
-    stale = [event.at for event in sim.events if event.kind is EventKind.TOKEN_ABOUT_TO_EXPIRE]
-    assert stale == pytest.approx([T0 + 20 + STALE_AT, T0 + 40 + 2 * STALE_AT][: len(stale)])
+    assert sim.snapshot.phase is Phase.FETCHING
+    assert sim.names() == ["tokenUpdated", "tokenAboutToExpire"]
+    assert sim.events[-1].at == pytest.approx(T0 + 20 + STALE_AT)
 
 
 def test_a_token_expires_at_its_very_moment() -> None:
@@ -854,7 +857,7 @@ def test_a_paused_machine_whose_token_is_still_valid_by_the_wall_clock_goes_on_s
     sim.step_wall(HOUR / 2)
     sim.run_for(2)
 
-    assert sim.snapshot.usable_for == pytest.approx(HOUR / 2 - 12)
+    assert sim.snapshot.usable_for == pytest.approx(HOUR / 2 - 11)
 
 
 def test_a_clock_set_back_never_shortens_a_token() -> None:
@@ -938,22 +941,20 @@ def test_no_attempt_is_planned_while_one_is_made() -> None:
     assert sim.snapshot.next_attempt_at is None
 
 
-@pytest.mark.parametrize("failure", [DOWN, REFUSED])
-@pytest.mark.parametrize("lifetime_s", [12, MINUTE, HOUR])
+@pytest.mark.parametrize(
+    ("failure", "lived"), [(DOWN, 0.1), (DOWN, 0.85), (REFUSED, 0.85)], ids=["fresh", "down", "refused"]
+)
+@pytest.mark.parametrize("lifetime_s", [12, MINUTE, HOUR, DAY])
 def test_at_least_as_many_attempts_are_left_as_the_snapshot_says(
-    failure: TransientFetchError, lifetime_s: float
+    failure: TransientFetchError, lived: float, lifetime_s: float
 ) -> None:
     sim = Simulation([mint(lifetime_s), *[failure] * 500], policy=PLAIN)
-    sim.run_for(1)
-    promised = [sim.snapshot.attempts_left or 0]
-    sim.run_for(lifetime_s * 0.85 - 1)
-    fetched = len(sim.fetches)
-    promised.append(sim.snapshot.attempts_left or 0)
-    sim.run_for(lifetime_s)
-    valid = [fetch for fetch in sim.fetches if 0 < fetch.started < lifetime_s]
+    sim.run_for(lifetime_s * lived)
+    promised, before = sim.snapshot.attempts_left, len(sim.fetches)
+    sim.run_for(lifetime_s * (1 - lived) - 0.001)
 
-    assert len(valid) >= promised[0] > 0
-    assert len(valid) - (fetched - 1) >= promised[1]
+    assert promised is not None
+    assert len(sim.fetches) - before >= promised > 0
 
 
 def test_the_fetch_in_flight_counts_as_an_attempt() -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -151,14 +152,9 @@ class Scheduler:
                 self._turn(charge, Tick())
 
     def _turn(self, charge: Charge, what: Tick | ClockJumped) -> None:
-        try:
+        with self._contained(charge):
             charge.poked = True  # We look at it ourselves right away.
             charge.kept.post(what)
-        except KeeperClosed:
-            self._charges.discard(charge)
-        except Exception:  # noqa: BLE001 - whatever it is, the others go on
-            self.failures += 1
-            self._log.error("turnFailed", token=charge.kept.name, exc_info=True)
         self._look(charge)
 
     def _poked(self, charge: Charge) -> None:
@@ -168,13 +164,22 @@ class Scheduler:
 
     def _look(self, charge: Charge) -> None:
         charge.poked = False
-        try:
-            for effect in charge.kept.take_effects():
+        for effect in charge.kept.take_effects():
+            # Each on its own: a listener that raises must not cost the token its fetch.
+            with self._contained(charge):
                 self._obey(charge, effect)
+        with self._contained(charge):
             self._set_wakeup(charge, charge.kept.wakeup())
+
+    @contextmanager
+    def _contained(self, charge: Charge) -> Iterator[None]:
+        try:
+            yield
+        except KeeperClosed:
+            self._charges.discard(charge)
         except Exception:  # noqa: BLE001 - whatever it is, the others go on
             self.failures += 1
-            self._log.error("turnFailed", token=charge.kept.name, exc_info=True)
+            self._log.error("turnFailed", name=charge.kept.name, exc_info=True)
 
     def _set_wakeup(self, charge: Charge, at: float) -> None:
         if at == charge.wakes or charge not in self._charges:
@@ -212,7 +217,7 @@ class Scheduler:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the machine hears of it
             self.failures += 1
-            self._log.error("fetchCrashed", token=kept.name, exc_info=True)
+            self._log.error("fetchCrashed", name=kept.name, exc_info=True)
             failed = TransientFetchError(
                 f"the source raised {type(error).__name__}; the current token stays. See the cause"
             )

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import click
 
@@ -25,8 +25,7 @@ SECRET_VARIABLE = "TOKEN_KEEPER_SECRET"
 EXPECTABLE = ("account_sid", "api_key_sid", "service_sid", "identity")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
+class Value(NamedTuple):
     """A value that somebody wants to know about, and the fingerprint of its bytes."""
 
     secret: Secret
@@ -37,12 +36,17 @@ def read_value(argument: str) -> Value:
     """Read the value from standard input if *argument* is ``-``, else take *argument* itself."""
     if argument != "-":
         return _text(argument)
+    if sys.stdin is None:
+        return _text("")
     if sys.stdin.isatty():
         typed = click.prompt(
             "Token (it will not be shown)", hide_input=True, default="", show_default=False, err=True
         )
         return _text(str(typed))
-    raw = _without_line_end(click.get_binary_stream("stdin").read(MAX_INPUT))
+    try:
+        raw = _without_line_end(sys.stdin.buffer.read(MAX_INPUT))
+    except OSError as error:
+        fail(f"standard input cannot be read ({error.strerror})", os.EX_NOINPUT)
     return Value(
         secret=Secret(raw.decode("utf-8", "surrogateescape")),
         fingerprint=hashlib.sha256(raw).hexdigest()[:8],

@@ -6,8 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -23,8 +22,7 @@ STYLES = {
 """By meaning, how rich writes it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Row(NamedTuple):
     """One line of a page: a label, a text, and what to add in the lines below it.
 
     Args:
@@ -40,8 +38,7 @@ class Row:
     style: str = "plain"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
+class Section(NamedTuple):
     """Rows under a heading.
 
     Args:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import re
-import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from token_keeper._model import Secret
 
@@ -28,8 +28,7 @@ USUAL_NAMES = ("token", "access_token", "accessToken", "Token", "jwt", "id_token
 """Keys under which backends hand out tokens."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wrapping:
+class Wrapping(NamedTuple):
     """Something around a token that does not belong to it.
 
     Args:
@@ -243,4 +242,4 @@ def _children(node: object) -> Iterable[object]:
 _BEARER = re.compile(r"(?:authorization\s*:\s*)?bearer(?:\s+|\s*:\s*|\Z)", re.IGNORECASE)
 _WRAPPED_TEXT = re.compile(r"\s*(?:[\x21-\x7e]+\s*\Z|bearer\s|[{\[\"])", re.IGNORECASE)
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,23}")
-_BASE64URL = frozenset(string.ascii_letters + string.digits + "-_")
+_BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")

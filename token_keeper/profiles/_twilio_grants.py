@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from token_keeper._model import Finding
 from token_keeper.inspection._findings import error, shown, warning
@@ -12,8 +11,7 @@ from token_keeper.inspection._profile import Context
 from token_keeper.profiles._twilio import is_sid
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
+class Product(NamedTuple):
     """A product of Twilio's, and what a token needs for it.
 
     Args:
@@ -32,7 +30,7 @@ class Product:
     field: str = ""
     prefix: str = ""
     words: tuple[str, ...] = ()
-    is_optional: Callable[[Mapping[str, object]], bool] = lambda _: False
+    is_optional: Callable[[Mapping[str, object]], bool] = lambda _grant: False
 
 
 def _takes_calls_only(grant: Mapping[str, object]) -> bool:
@@ -70,7 +68,7 @@ PRODUCTS = {
 
 EXPECTS = frozenset({"grants", "account_sid", "api_key_sid", "service_sid", "identity"})
 
-TAKEN_BY_VOICE = frozenset(string.ascii_letters + string.digits + "_")
+TAKEN_BY_VOICE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 RESERVED_IN_CHAT = frozenset("!*'();:@&=+$,/?%#[]")
 
 

@@ -74,8 +74,11 @@ def token_in(answer: Answer, *, token_path: str | None, expires_path: str | None
 
 def _message(answer: Answer, code: str | None) -> str:
     detail = f" ({code})" if code else " with a web page, as a firewall does" if _is_page(answer) else ""
-    hint = _HINTS.get(answer.status, "Check headers, params and body" if answer.status < 500 else "")
-    return f"the backend answered {answer.status}{detail}; the current token stays. {hint}".rstrip()
+    hint = _HINTS.get(
+        answer.status,
+        "Check headers, params and body" if answer.status < 500 else "The keeper tries again by itself",
+    )
+    return f"the backend answered {answer.status}{detail}; the current token stays. {hint}"
 
 
 def _is_page(answer: Answer) -> bool:

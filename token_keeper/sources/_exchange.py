@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -21,6 +22,7 @@ BODY_LIMIT: Final = 1_048_576
 
 _MOST_REDIRECTS: Final = 5
 _ENCODING: Final = "token_keeper.content_encoding"
+_HOST_ONLY: Final = re.compile(r"https?://[A-Za-z0-9.-]{1,100}:\d{1,5}", re.ASCII)
 _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -38,6 +40,7 @@ class Question:
     json: Any
     data: Any
     auth: Any
+    connect_timeout_s: float
 
 
 async def ask(client: Any, question: Question) -> Answer:
@@ -102,7 +105,7 @@ def _request(client: Any, question: Question, package: ModuleType) -> Any:
         params=params,
         json=question.json,
         data=question.data,
-        timeout=None,
+        timeout=package.Timeout(None, connect=question.connect_timeout_s),
     )
 
 
@@ -230,8 +233,9 @@ def _origin(url: Any) -> str:
 
 def _check_redirect(origin: str, target: str) -> None:
     if target != origin:
+        shown = f" ({target})" if _HOST_ONLY.fullmatch(target) else ""
         raise ResponseError(
-            f"the backend redirects to another origin ({target[:100]}), where the credentials do not go; "
+            f"the backend redirects to another origin{shown}, where the credentials do not go; "
             "the current token stays. If that is right, make it the URL"
         )
 

@@ -64,6 +64,8 @@ _LATER = "The keeper tries again by itself"
 
 def _package_problem(error: BaseException, package: ModuleType, origin: str) -> tuple[str, str, None]:
     kind = type(error).__name__
+    if isinstance(error, package.ConnectTimeout):
+        return f"{origin} timed out: no connection in time", "Check the host, the port and the network", None
     if isinstance(error, package.TimeoutException):
         return f"{origin} timed out ({kind})", _LATER, None
     if isinstance(error, package.ProxyError):

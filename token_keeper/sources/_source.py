@@ -6,7 +6,7 @@ import json
 import math
 from typing import Final, Protocol, TypeVar
 
-from token_keeper._errors import ConfigError
+from token_keeper._errors import ConfigError, FetchError
 from token_keeper._model import Issued
 
 FETCH_TIMEOUT_S: Final = 30.0
@@ -49,6 +49,9 @@ def without_traces(error: E) -> E:
     reached: list[BaseException] = [error]
     for one in reached:
         one.__traceback__ = None
+        if isinstance(one, FetchError):
+            # What it was raised in the course of may hold the answer; what caused it was chosen.
+            one.__context__ = None
         inner = (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
         reached += [
             new for new in inner if isinstance(new, BaseException) and all(new is not x for x in reached)
