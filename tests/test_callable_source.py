@@ -99,23 +99,24 @@ def test_a_sync_function_runs_in_a_daemon_thread_with_the_context_of_its_caller(
     assert seen == [(True, "token-keeper-callback", "set")]
 
 
-@pytest.mark.parametrize("make", [raising, raising_later])
+ANY = [
+    ValueError(CANARY),
+    StopIteration(CANARY),
+    SystemExit(CANARY),
+    KeyboardInterrupt(CANARY),
+    asyncio.CancelledError(CANARY),
+    TimeoutError(CANARY),
+]
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("make", "error"),
     [
-        ValueError(CANARY),
-        StopIteration(CANARY),
-        SystemExit(CANARY),
-        KeyboardInterrupt(CANARY),
-        GeneratorExit(CANARY),
-        asyncio.CancelledError(CANARY),
-        TimeoutError(CANARY),
+        (raising, GeneratorExit(CANARY)),
+        *((make, error) for make in (raising, raising_later) for error in ANY),
     ],
-    ids=lambda error: type(error).__name__,
 )
 def test_whatever_a_function_raises_is_a_failed_fetch(make, error):
-    if make is raising_later and isinstance(error, GeneratorExit):
-        pytest.skip("closes the coroutine that raises it")
     problem = failure(CallableSource(make(error)))
 
     assert isinstance(problem, TransientFetchError)

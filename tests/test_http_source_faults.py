@@ -363,6 +363,13 @@ def test_a_function_that_returns_nonsense_is_a_failed_fetch(backend, settings):
     assert isinstance(failure(HttpSource(backend.url, **settings)), TransientFetchError)
 
 
+def test_a_proxy_that_needs_another_package_is_a_failed_fetch_that_says_which():
+    error = failure(HttpSource("https://backend.example/", proxy="socks5://127.0.0.1:1"))
+
+    assert isinstance(error, TransientFetchError)
+    assert "socksio" in str(error.__cause__)
+
+
 def test_what_an_auth_reads_is_bounded_too(backend):
     class ReadsAll(httpx.Auth):
         requires_response_body = True

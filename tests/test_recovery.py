@@ -458,7 +458,7 @@ def test_a_reporter_that_is_always_denied_costs_the_others_nothing() -> None:
     for seed in range(3):
         sim = Simulation(minting(), seed=seed, fetch_s=2)
         sim.run_for(2)
-        for _ in range(DAY // 30 if isinstance(DAY, int) else int(DAY / 30)):
+        for _ in range(1_000):
             sim.run_for(30)
             sim.deny("bad")
             assert sim.usable() is not None
@@ -485,6 +485,18 @@ def test_a_withheld_but_valid_token_is_refreshed_no_later_than_for_the_others() 
 
     late = [fetch.started for fetch in sim.fetches if fetch.started >= 48 * MINUTE]
     assert max(after - before for before, after in pairwise([48 * MINUTE, *late, HOUR])) <= 120
+
+
+def test_a_denial_cuts_a_retry_after_to_5_min() -> None:
+    busy = TransientFetchError("busy", retry_after=HOUR)
+    sim = Simulation([mint(DAY), busy, mint(DAY)], policy=PLAIN)
+    sim.run_for(1)
+    sim.refresh()
+    sim.run_for(10)
+    sim.deny()
+    sim.run_for(300)
+
+    assert sim.usable() is not None
 
 
 def test_a_denial_probes_a_backend_that_refuses() -> None:

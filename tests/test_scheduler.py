@@ -37,7 +37,8 @@ class Rig:
     def source(self, lifetime: float = HOUR, **options: Any) -> ScriptedSource:
         serial = iter(range(1_000_000))
         return ScriptedSource(
-            lambda: mint(expires_at=self.clock.wall() + lifetime, jti=f"{id(serial)}-{next(serial)}"), **options
+            lambda: mint(expires_at=self.clock.wall() + lifetime, jti=f"{id(serial)}-{next(serial)}"),
+            **options,
         )
 
     def _receive(self, fetch_id: int, issued: Issued) -> Fetched:

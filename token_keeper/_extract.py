@@ -222,8 +222,8 @@ def _at_path(document: object, path: str) -> str:
     if isinstance(value, str):
         return value
     if value is None:
-        raise _problem(f"token_path finds nothing; {_answer(document)}", "Correct token_path")
-    raise _problem(f"token_path finds {_shape(value)}, not a string", "Correct token_path")
+        raise _problem(f"token_path {path!r} finds nothing; {_answer(document)}", "Correct token_path")
+    raise _problem(f"token_path {path!r} finds {_shape(value)}, not a string", "Correct token_path")
 
 
 def _searched(document: object, path: str) -> object:

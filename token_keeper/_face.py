@@ -15,7 +15,7 @@ from token_keeper._errors import ConfigError
 from token_keeper._home import Home
 from token_keeper._kept import KeptToken
 from token_keeper._listeners import Listener, Listeners
-from token_keeper._model import DenialClass, EventKind, Snapshot, Token, Verdict
+from token_keeper._model import DenialClass, EventKind, Secret, Snapshot, Token, Verdict
 from token_keeper._policy import RefreshPolicy
 from token_keeper._receive import supplied
 from token_keeper._scheduler import Charge
@@ -99,12 +99,14 @@ class Face:
             InvalidToken: If it cannot work, or if a server had refused it; nothing was changed.
             KeeperClosed: After the end.
         """
+        # From here on the token is in no local variable, so that no traceback can show it.
+        given, raw = Secret(raw), ""
         self._kept.check_alive()
         current = self._kept.state.usable_by("", self._boot())
-        if current is not None and current.token.secret.reveal() == raw:
+        if current is not None and current.token.secret == given:
             return
         token = supplied(
-            raw,
+            given,
             expires_at=expires_at,
             profile=self._profile,
             expect=self._expect,
@@ -133,7 +135,8 @@ class Face:
         def meaning(current: Token | None) -> DenialClass:
             return self._teller.meaning_of(code, reason, current)
 
-        verdict, snapshot = self._kept.deny(token, by, meaning)
+        given, token = Secret(token), ""
+        verdict, snapshot = self._kept.deny(given, by, meaning)
         self._teller.denial(verdict, snapshot, by=by, code=code, reason=reason)
         return verdict
 
@@ -143,7 +146,9 @@ class Face:
         Raises:
             KeeperClosed: After the end.
         """
-        generation = self._kept.generation_of(token)
+        given, token = Secret(token), ""
+        self._kept.check_alive()
+        generation = self._kept.generation_of(given)
         if generation:
             self._kept.post(TokenAccepted(generation, by))
 

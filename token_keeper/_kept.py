@@ -18,7 +18,17 @@ from token_keeper import _fork as fork
 from token_keeper._clock import Clock
 from token_keeper._errors import FetchError, InvalidToken, KeeperClosed, TokenUnavailable
 from token_keeper._machine import fetch_due, next_wakeup, step
-from token_keeper._model import DenialClass, Finding, Phase, Severity, Snapshot, Token, TokenEvent, Verdict
+from token_keeper._model import (
+    DenialClass,
+    Finding,
+    Phase,
+    Secret,
+    Severity,
+    Snapshot,
+    Token,
+    TokenEvent,
+    Verdict,
+)
 from token_keeper._policy import RefreshPolicy
 from token_keeper._recovery import is_denied, judge
 from token_keeper._state import (
@@ -132,16 +142,15 @@ class KeptToken:
         self.poke()
 
     def deny(
-        self, raw: str, by: str, meaning: Callable[[Token | None], DenialClass]
+        self, given: Secret, by: str, meaning: Callable[[Token | None], DenialClass]
     ) -> tuple[Verdict, Snapshot]:
         """Judge a denial and act on it. Never blocks on anything but the lock."""
         self.check_alive()
         with self._lock:
             now = self.moment()
             current = self.state.current
-            is_current = current is not None and current.token.secret.reveal() == raw
-            generation = self.state.generation if is_current else 0
-            token = current.token if current is not None and is_current else None
+            token = current.token if current is not None and current.token.secret == given else None
+            generation = self.state.generation if token is not None else 0
             denial = TokenDenied(generation, by, meaning(token))
             verdict = judge(self.state, denial, now, self.policy)
             self._apply(denial, None, now)
@@ -149,10 +158,10 @@ class KeptToken:
         self.poke()
         return verdict, snapshot
 
-    def generation_of(self, raw: str) -> int:
-        """Return the generation of *raw* if it is the current token, else 0."""
+    def generation_of(self, given: Secret) -> int:
+        """Return the generation of *given* if it is the current token, else 0."""
         current = self.state.current
-        return current.generation if current is not None and current.token.secret.reveal() == raw else 0
+        return current.generation if current is not None and current.token.secret == given else 0
 
     def supply(self, token: Token, skew_s: float = 0.0) -> None:
         """Publish a token from elsewhere. Raises `InvalidToken` if a server had refused it."""

@@ -67,7 +67,7 @@ def denied(state: State, denial: TokenDenied, now: Moment, policy: RefreshPolicy
     news: list[Announce] = []
     if verdict is not Verdict.DISPUTED:
         news.append(_announce(state, EventKind.TOKEN_DENIED, denial.by, verdict))
-        state = _withhold(state, current, denial.by)
+        state = _hurry(_withhold(state, current, denial.by), now)
         wait = schedule.denial_wait_s(reporter.strikes, policy)
         if denial.meaning is DenialClass.CONFIG and gives_up:
             wait = policy.denial_refill_s
@@ -173,6 +173,11 @@ def _want(state: State, at: float) -> State:
     if not state.sourced or state.phase is Phase.FETCHING:
         return state
     return replace(state, recovery=replace(state.recovery, fetch=min(state.recovery.fetch, at)))
+
+
+def _hurry(state: State, now: Moment) -> State:
+    """Return *state* with a `Retry-After` cut to what is honoured while nothing is valid."""
+    return replace(state, floor=min(state.floor, now.boot + schedule.RETRY_AFTER_ABSENT_S))
 
 
 def _note(state: State, by: str, reporter: Reporter) -> State:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from token_keeper._model import DenialClass, Finding, Secret, Severity
 from token_keeper.inspection._expect import Expectations
 from token_keeper.inspection._findings import looks_secret, number
-from token_keeper.inspection._reading import Reading, read
+from token_keeper.inspection._reading import Reading, looks_like_jwt, read
 
 if TYPE_CHECKING:
     from token_keeper.inspection._entries import Entry
 
 Key: TypeAlias = Secret | Mapping[str, object]
 """What signatures are checked with: a shared secret, a public key in PEM, or a JWK or JWKS."""
+
+
+LEAST_SECRET = 8
+"""Shortest secret that is looked for in claims. A shorter one is in many words by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,13 +257,16 @@ def _secrets_in(context: Context) -> frozenset[str]:
     """
     named = (context.claims.get(name) for name in ("iss", "sub"))
     secrets = {value for value in named if isinstance(value, str) and looks_secret(value)}
-    if isinstance(context.key, Secret):
+    if isinstance(context.key, Secret) and len(context.key.reveal()) >= LEAST_SECRET:
         secrets.add(context.key.reveal())
     return frozenset(secrets)
 
 
 def _without(secrets: frozenset[str], node: Any) -> Any:
+    """Return *node* without the *secrets*, nor any token that was put into a claim."""
     if isinstance(node, str):
+        if looks_like_jwt(node):
+            return "<token>"
         for secret in secrets:
             node = node.replace(secret, "<secret>")
         return node

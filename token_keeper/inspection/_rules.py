@@ -76,6 +76,8 @@ def structure(context: Context) -> Iterator[Finding]:
 
 
 def _structure_hint(value: str) -> str:
+    if value in {"undefined", "null", "None", "[object Object]"}:
+        return "The client passed a variable that held no token: await the backend's answer, and read it."
     if value.startswith(("b'", 'b"')):
         return "This is how Python prints bytes: decode() them instead of calling str()."
     if value[0] in "'`" and value[-1] in "'`":

@@ -115,6 +115,7 @@ def grant_fields(context: Context) -> Iterator[Finding]:
         if not product.field:
             continue
         value = _at(grant, product.field)
+        found = "not in an object" if value is _NO_OBJECT else shown(value)
         where = f"grants.{product.key}.{product.field}"
         if value is None or value == "":
             if not product.is_optional(grant):
@@ -126,7 +127,7 @@ def grant_fields(context: Context) -> Iterator[Finding]:
         elif not is_sid(value, product.prefix) and value not in product.words:
             yield error(
                 "grant-field-malformed",
-                f"{where} is {shown(value)}; it has to be {product.prefix} and 32 hex digits",
+                f"{where} is {found}; it has to be {product.prefix} and 32 hex digits",
                 f"Give {product.helper} the SID that the Console shows: {product.field.replace('.', '_')}.",
             )
 
@@ -218,11 +219,14 @@ def _granted(granted: Mapping[str, object]) -> list[tuple[str, object]]:
 
 def _at(node: object, path: str) -> object:
     for key in path.split("."):
-        # Something else where an object belongs makes the field malformed, not missing.
         if not isinstance(node, dict):
-            return node
+            # Something else where an object belongs makes the field malformed, not missing.
+            return node if node is None or node == "" else _NO_OBJECT
         node = node.get(key)
     return node
+
+
+_NO_OBJECT = object()
 
 
 def _identity_missing() -> Finding:

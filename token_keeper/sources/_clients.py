@@ -7,7 +7,6 @@ import ssl
 import sys
 import threading
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -152,6 +151,8 @@ _shared: Final = _SharedClients()
 
 def new_client(context: ssl.SSLContext, *, proxy: Any = None) -> Any:
     """Return an httpx client that keeps no cookies: its sources share nothing but connections."""
+    from http.cookiejar import CookieJar, DefaultCookiePolicy  # noqa: PLC0415 - As httpx: when it is used.
+
     import httpx  # noqa: PLC0415 - `import token_keeper` must not load it.
 
     jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -149,6 +148,8 @@ def _later(value: object) -> object:
 def _is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True
+    import ipaddress  # noqa: PLC0415 - Only for http.
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

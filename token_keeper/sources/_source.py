@@ -16,15 +16,17 @@ E = TypeVar("E", bound=BaseException)
 
 
 class Source(Protocol):
-    """Where tokens come from. One fetch at a time.
+    """Where tokens come from. One fetch at a time."""
 
-    Attributes:
-        origin: Fetches of one origin share its slots.
-        splay: Whether the first token's refresh may be spread over its life.
-    """
+    @property
+    def origin(self) -> str:
+        """What shares its slots with other sources: scheme, host and port of a backend."""
+        ...
 
-    origin: str
-    splay: bool
+    @property
+    def splay(self) -> bool:
+        """Whether the first token's refresh may be spread over its life."""
+        ...
 
     async def fetch(self, *, tries: int) -> Issued:
         """Return a token, within 30 s.

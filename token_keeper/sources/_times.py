@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 _SECONDS: Final = re.compile(r"\d{1,12}(?:\.\d{1,9})?", re.ASCII)
@@ -16,6 +15,8 @@ def http_date(value: str | None) -> float | None:
     """Return an HTTP date as Unix seconds, or None if *value* is none."""
     if not value:
         return None
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - It costs more than the rest of this file.
+
     try:
         date = parsedate_to_datetime(value)
         return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()

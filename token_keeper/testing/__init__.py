@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from token_keeper.testing._backend import FakeBackend
+    from token_keeper.testing._backend import BackendFault, FakeBackend
+    from token_keeper.testing._backend_wire import ReceivedRequest
     from token_keeper.testing._clock import VirtualClock
     from token_keeper.testing._loop import VirtualLoop, run_virtual
     from token_keeper.testing._mint import mint
@@ -24,6 +25,8 @@ __all__ = [
     "ScriptedSource",
     "FetchCall",
     "FakeBackend",
+    "BackendFault",
+    "ReceivedRequest",
     "Simulation",
 ]
 
@@ -35,6 +38,8 @@ _HOMES = {
     "ScriptedSource": "_source",
     "FetchCall": "_source",
     "FakeBackend": "_backend",
+    "BackendFault": "_backend",
+    "ReceivedRequest": "_backend_wire",
     "Simulation": "_simulation",
 }
 
