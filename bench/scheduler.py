@@ -1,7 +1,7 @@
-"""What one scheduler costs with 1 000, 10 000 and 100 000 tokens: CPU and memory for each, and lateness.
+"""What one scheduler costs with 1 000, 10 000 and 100 000 tokens: CPU, memory, lateness.
 
-The ladder of cases shows where the cost is: bare timers in a heap, the scheduler with tokens
-that do nothing, with real machines, and with a fetch from a source in memory at each wake-up.
+A ladder shows where the cost is: bare timers in a heap; the scheduler with tokens that do
+nothing; the scheduler with real machines, and at each wake-up a fetch from a source in memory.
 """
 
 from __future__ import annotations
@@ -9,18 +9,281 @@ from __future__ import annotations
 import asyncio
 import gc
 import heapq
-import random
 import time
 import tracemalloc
 from collections.abc import Callable
-from functools import partial
-from itertools import count
-from typing import Any
+from typing import Any, Protocol, cast
 
-from report import Figures, heading, medians, note, quantile, run, table
+from report import Figures, heading, note, quantile, run, table
 
 from token_keeper import Issued, RefreshPolicy, Secret
 from token_keeper._clock import SystemClock
 from token_keeper._kept import KeptToken
+from token_keeper._model import Token
 from token_keeper._scheduler import Charge, Scheduler
-from token_keeper._state import NEVER, Announce, Fetched, Started, Tick, Token
+from token_keeper._state import Announce, Effect, Fetched, Input, Started
+from token_keeper.testing import ScriptedSource
+
+SIZES = (1_000, 10_000, 100_000)
+TIMERS_PER_S = 2_000
+REFRESHES_PER_S = 250
+RUN_S = 2.0
+WEIGHED = 10_000
+RAW = "eyJhbGciOiJIUzI1NiJ9." + 150 * "x"
+"""Of a usual length, together with a number."""
+POLICY = RefreshPolicy(splay=False, jitter_ratio=0.0, lead_min_s=0.0, min_interval_s=0.1)
+LIFETIME_TO_DUE = 0.8
+"""When a token is due, as a share of its lifetime, by that policy."""
+
+
+class Rung(Protocol):
+    """So many timers, and a task that runs them and notes how late each was, in seconds."""
+
+    late: list[float]
+
+    def start(self) -> None:
+        """Make the timers, due one after the other from a moment ahead on."""
+
+    async def run(self) -> None: ...
+
+
+class BareTimers:
+    """The floor: a heap, one timer of the loop, and nothing that could go wrong."""
+
+    def __init__(self, size: int) -> None:
+        self.late: list[float] = []
+        self._size = size
+        self._period = size / TIMERS_PER_S
+        self._heap: list[tuple[float, int]] = []
+
+    def start(self) -> None:
+        begin = time.monotonic() + 0.1
+        for number in range(self._size):
+            heapq.heappush(self._heap, (begin + number / TIMERS_PER_S, number))
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            now = time.monotonic()
+            while self._heap[0][0] <= now:
+                at, number = self._heap[0]
+                self.late.append(now - at)
+                heapq.heapreplace(self._heap, (at + self._period, number))
+            wake = loop.create_future()
+            loop.call_at(self._heap[0][0], wake.set_result, None)
+            await wake
+
+
+class Idle:
+    """Looks like a kept token to the scheduler, and does nothing but want the next turn."""
+
+    __slots__ = ("_at", "_late", "_period", "gone", "name")
+
+    def __init__(self, late: list[float], at: float, period: float) -> None:
+        self.name = "idle"
+        self.gone = None
+        self._late = late
+        self._at = at
+        self._period = period
+
+    def driven_by(self, *_: object) -> None: ...
+
+    def post(self, _what: Input) -> None:
+        self._late.append(time.monotonic() - self._at)
+        self._at += self._period
+
+    def take_effects(self) -> tuple[Effect, ...]:
+        return ()
+
+    def wakeup(self) -> float:
+        return self._at
+
+    def close(self, _why: str) -> None: ...
+
+
+class MonotonicClock(SystemClock):
+    """The boot clock stands for the monotonic one, so that both rungs read the same."""
+
+    boot = staticmethod(time.monotonic)
+
+
+def no_receive(_fetch_id: int, _issued: Issued) -> Fetched:
+    raise AssertionError
+
+
+def no_tell(_told: Announce) -> None:
+    raise AssertionError
+
+
+class IdleTokens:
+    """The scheduler's own share."""
+
+    def __init__(self, size: int) -> None:
+        self.late: list[float] = []
+        self._size = size
+        self._scheduler = Scheduler(MonotonicClock(), None)
+
+    def start(self) -> None:
+        period = self._size / TIMERS_PER_S
+        begin = time.monotonic() + 0.1 + self._size * 20e-6
+        for number in range(self._size):
+            idle = cast("KeptToken", Idle(self.late, begin + number / TIMERS_PER_S, period))
+            self._scheduler.add(Charge(idle, None, no_receive, no_tell))
+
+    async def run(self) -> None:
+        await self._scheduler.run()
+
+
+class StoppedClock:
+    """Stands still while tokens are made, and then goes on from there."""
+
+    def __init__(self) -> None:
+        self._stopped_at: float | None = time.monotonic()
+        self._behind = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() - self._behind if self._stopped_at is None else self._stopped_at
+
+    boot = wall = monotonic
+
+    def go(self) -> None:
+        assert self._stopped_at is not None
+        self._behind, self._stopped_at = time.monotonic() - self._stopped_at, None
+
+
+class RefreshedTokens:
+    """The whole: at each wake-up `tokenAboutToExpire`, a fetch, a new token, `tokenUpdated`."""
+
+    def __init__(self, size: int) -> None:
+        self.late: list[float] = []
+        self.refreshed = 0
+        self._size = size
+        self._clock = StoppedClock()
+        self._scheduler = Scheduler(self._clock, None)
+        self._source = ScriptedSource(self._issue)
+        self._lifetime = size / REFRESHES_PER_S / LIFETIME_TO_DUE
+        self._serial = 0
+
+    def start(self) -> None:
+        for number in range(self._size):
+            due_in = 0.1 + number / REFRESHES_PER_S
+            kept = KeptToken("token", policy=POLICY, clock=self._clock, sourced=True)
+            kept.supply(self._token(self._clock.wall() + due_in / LIFETIME_TO_DUE))
+            kept.post(Started())
+            kept.take_effects()
+            self._scheduler.add(self._charge(kept))
+
+    async def run(self) -> None:
+        self._clock.go()
+        await self._scheduler.run()
+
+    def _charge(self, kept: KeptToken) -> Charge:
+        def receive(fetch_id: int, issued: Issued) -> Fetched:
+            return Fetched(fetch_id, Token(secret=issued.secret, expires_at=issued.expires_at))
+
+        def tell(told: Announce) -> None:
+            self._tell(kept, told)
+
+        return Charge(kept, self._source, receive, tell)
+
+    def _token(self, expires_at: float) -> Token:
+        self._serial += 1
+        return Token(secret=Secret(f"{RAW}{self._serial}"), expires_at=expires_at)
+
+    def _issue(self) -> Issued:
+        token = self._token(self._clock.wall() + self._lifetime)
+        return Issued(secret=token.secret, expires_at=token.expires_at)
+
+    def _tell(self, kept: KeptToken, told: Announce) -> None:
+        if told.kind == "tokenUpdated":
+            self.refreshed += 1
+        elif kept.state.current is not None:
+            self.late.append(self._clock.boot() - kept.state.current.stale)
+
+
+async def turned(rung: Rung) -> Figures:
+    """Run *rung* for a while and return what each of its wake-ups cost."""
+    gc.collect()
+    gc.disable()  # Many objects are made, none is garbage.
+    rung.start()
+    gc.enable()
+    task = asyncio.ensure_future(rung.run())
+    while not rung.late:
+        await asyncio.sleep(0.05)
+    rung.late.clear()
+    cpu, begin = time.process_time(), time.monotonic()
+    await asyncio.sleep(RUN_S)
+    cpu, took = time.process_time() - cpu, time.monotonic() - begin
+    late = rung.late.copy()
+    task.cancel()
+    await asyncio.wait({task})
+    return {
+        "wakeups_per_s": len(late) / took,
+        "cpu_us": cpu / len(late) * 1e6,
+        "late_p50_ms": quantile(late, 0.5) * 1e3,
+        "late_p99_ms": quantile(late, 0.99) * 1e3,
+    }
+
+
+def measure_turns() -> Figures:
+    heading("One scheduler: a wake-up, with its share of the event loop")
+    rungs: dict[str, Callable[[int], Rung]] = {
+        "bare heap": BareTimers,
+        "scheduler, idle tokens": IdleTokens,
+        "the whole refresh": RefreshedTokens,
+    }
+    found: Figures = {}
+    rows = []
+    for size in SIZES:
+        for name, rung in rungs.items():
+            turn = asyncio.run(_in_loop(rung, size))
+            found[f"{name}, {size}"] = turn
+            rows.append(
+                [
+                    f"{size:>7,} {name}",
+                    f"{turn['wakeups_per_s']:.0f}",
+                    f"{turn['cpu_us']:.1f}",
+                    f"{turn['late_p50_ms']:.2f}",
+                    f"{turn['late_p99_ms']:.2f}",
+                ]
+            )
+    table(["tokens", "wake-ups/s", "CPU us each", "late ms, p50", "p99"], rows)
+    note("A refresh: tokenAboutToExpire, a fetch from a source in memory, publication, tokenUpdated.")
+    return found
+
+
+async def _in_loop(rung: Callable[[int], Rung], size: int) -> Figures:
+    return await turned(rung(size))
+
+
+def weighed(make: Callable[[], object]) -> float:
+    """Return how many bytes each token takes of what *make* returns."""
+    gc.collect()
+    before, _ = tracemalloc.get_traced_memory()
+    made = make()
+    gc.collect()
+    after, _ = tracemalloc.get_traced_memory()
+    _KEPT_ALIVE.append(made)
+    return (after - before) / WEIGHED
+
+
+_KEPT_ALIVE: list[object] = []
+
+
+async def weights() -> dict[str, float]:
+    heap: list[tuple[float, int]] = []
+    scheduler = Scheduler(SystemClock(), None)
+    clock = SystemClock()
+    numbers = range(WEIGHED)
+    raws = [f"{RAW}{number}" for number in numbers]
+    kept: list[KeptToken] = []
+    tracemalloc.start()
+    found = {
+        "bare heap": weighed(lambda: [heapq.heappush(heap, (float(at), at)) for at in numbers] and None),
+        "raw strings": weighed(lambda: [f"{RAW}x{number}" for number in numbers]),
+        "kept token": weighed(
+            lambda: kept.extend(KeptToken("token", policy=POLICY, clock=clock, sourced=True) for _ in numbers)
+        ),
+    }
+    begin = clock.wall() + 1000
+    tokens = [Token(secret=Secret(raw), expires_at=begin + number) for number, raw in enumerate(raws)]

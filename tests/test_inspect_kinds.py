@@ -130,7 +130,7 @@ BOMBS = {
     "null": b"null",
     "a list": b"[]",
     "a string": b'"exp"',
-    "objects as claims": b'{"iss":{},"sub":[],"exp":{},"nbf":[],"iat":{},"grants":{"chat":{"service_sid":{}}}}',
+    "objects as claims": b'{"iss":{},"sub":[],"exp":{},"nbf":[],"grants":{"chat":{"service_sid":{}}}}',
 }
 
 

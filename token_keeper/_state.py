@@ -23,14 +23,30 @@ Also from how many one token can be withheld: by then its successor is long want
 MAX_DENIED = 16
 """Denied tokens that are remembered and not published again."""
 
-SUCCESSIONS: Mapping[Phase, frozenset[Phase]] = {
-    Phase.WAITING: frozenset({Phase.FETCHING, Phase.CLOSED}),
-    Phase.FETCHING: frozenset({Phase.WAITING, Phase.BACKING_OFF, Phase.REFUSED, Phase.CLOSED}),
-    Phase.BACKING_OFF: frozenset({Phase.FETCHING, Phase.WAITING, Phase.CLOSED}),
-    Phase.REFUSED: frozenset({Phase.FETCHING, Phase.WAITING, Phase.CLOSED}),
-    Phase.CLOSED: frozenset(),
+SUCCESSIONS: Mapping[Phase, Mapping[Phase, str]] = {
+    Phase.WAITING: {
+        Phase.FETCHING: "a fetch is due, asked for, or caused by a denial or a jump",
+        Phase.CLOSED: "closed",
+    },
+    Phase.FETCHING: {
+        Phase.WAITING: "a token came, or update() made the fetch needless",
+        Phase.BACKING_OFF: "the fetch failed",
+        Phase.REFUSED: "the backend will not issue a token",
+        Phase.CLOSED: "closed",
+    },
+    Phase.BACKING_OFF: {
+        Phase.FETCHING: "the wait is over",
+        Phase.WAITING: "update(), new credentials",
+        Phase.CLOSED: "closed",
+    },
+    Phase.REFUSED: {
+        Phase.FETCHING: "a probe is due, or refresh()",
+        Phase.WAITING: "update(), new credentials",
+        Phase.CLOSED: "closed",
+    },
+    Phase.CLOSED: {},
 }
-"""The legal successions of phases. `step` asserts it, the docs draw it."""
+"""The legal successions of phases, and what brings them. `step` asserts it, the docs draw it."""
 
 
 @dataclass(frozen=True, slots=True)
