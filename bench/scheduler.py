@@ -12,7 +12,7 @@ import heapq
 import time
 import tracemalloc
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 from report import Figures, heading, note, quantile, run, table
 
@@ -22,7 +22,6 @@ from token_keeper._kept import KeptToken
 from token_keeper._model import Token
 from token_keeper._scheduler import Charge, Scheduler
 from token_keeper._state import Announce, Effect, Fetched, Input, Started
-from token_keeper.testing import ScriptedSource
 
 SIZES = (1_000, 10_000, 100_000)
 TIMERS_PER_S = 2_000
@@ -34,6 +33,10 @@ RAW = "eyJhbGciOiJIUzI1NiJ9." + 150 * "x"
 POLICY = RefreshPolicy(splay=False, jitter_ratio=0.0, lead_min_s=0.0, min_interval_s=0.1)
 LIFETIME_TO_DUE = 0.8
 """When a token is due, as a share of its lifetime, by that policy."""
+
+
+FLOOR = "the floor: a bare heap"
+TIMER = "the scheduler's own share"
 
 
 class Rung(Protocol):
@@ -151,16 +154,31 @@ class StoppedClock:
         self._behind, self._stopped_at = time.monotonic() - self._stopped_at, None
 
 
+class MemorySource:
+    """Issues at once."""
+
+    origin = "memory"
+    splay = False
+
+    def __init__(self, issue: Callable[[], Issued]) -> None:
+        self._issue = issue
+
+    async def fetch(self, *, tries: int) -> Issued:
+        del tries
+        return self._issue()
+
+    async def aclose(self) -> None: ...
+
+
 class RefreshedTokens:
     """The whole: at each wake-up `tokenAboutToExpire`, a fetch, a new token, `tokenUpdated`."""
 
     def __init__(self, size: int) -> None:
         self.late: list[float] = []
-        self.refreshed = 0
         self._size = size
         self._clock = StoppedClock()
         self._scheduler = Scheduler(self._clock, None)
-        self._source = ScriptedSource(self._issue)
+        self._source = MemorySource(self._issue)
         self._lifetime = size / REFRESHES_PER_S / LIFETIME_TO_DUE
         self._serial = 0
 
@@ -195,9 +213,7 @@ class RefreshedTokens:
         return Issued(secret=token.secret, expires_at=token.expires_at)
 
     def _tell(self, kept: KeptToken, told: Announce) -> None:
-        if told.kind == "tokenUpdated":
-            self.refreshed += 1
-        elif kept.state.current is not None:
+        if told.kind == "tokenAboutToExpire" and kept.state.current is not None:
             self.late.append(self._clock.boot() - kept.state.current.stale)
 
 
@@ -228,9 +244,9 @@ async def turned(rung: Rung) -> Figures:
 def measure_turns() -> Figures:
     heading("One scheduler: a wake-up, with its share of the event loop")
     rungs: dict[str, Callable[[int], Rung]] = {
-        "bare heap": BareTimers,
-        "scheduler, idle tokens": IdleTokens,
-        "the whole refresh": RefreshedTokens,
+        FLOOR: BareTimers,
+        TIMER: IdleTokens,
+        "a whole refresh": RefreshedTokens,
     }
     found: Figures = {}
     rows = []
@@ -256,34 +272,79 @@ async def _in_loop(rung: Callable[[int], Rung], size: int) -> Figures:
     return await turned(rung(size))
 
 
-def weighed(make: Callable[[], object]) -> float:
-    """Return how many bytes each token takes of what *make* returns."""
-    gc.collect()
-    before, _ = tracemalloc.get_traced_memory()
-    made = make()
-    gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
-    _KEPT_ALIVE.append(made)
-    return (after - before) / WEIGHED
+class Scale:
+    """Weighs what is made, in bytes for each token."""
 
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+        self._made: list[object] = []
+        tracemalloc.start()
 
-_KEPT_ALIVE: list[object] = []
+    def weigh(self, name: str, make: Callable[[], object]) -> None:
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        self._made.append(make())
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        self.found[name] = (after - before) / WEIGHED
+
+    def close(self) -> None:
+        tracemalloc.stop()
 
 
 async def weights() -> dict[str, float]:
+    scale, clock = Scale(), SystemClock()
     heap: list[tuple[float, int]] = []
-    scheduler = Scheduler(SystemClock(), None)
-    clock = SystemClock()
-    numbers = range(WEIGHED)
-    raws = [f"{RAW}{number}" for number in numbers]
+    raws: list[str] = []
+    tokens: list[Token] = []
     kept: list[KeptToken] = []
-    tracemalloc.start()
-    found = {
-        "bare heap": weighed(lambda: [heapq.heappush(heap, (float(at), at)) for at in numbers] and None),
-        "raw strings": weighed(lambda: [f"{RAW}x{number}" for number in numbers]),
-        "kept token": weighed(
-            lambda: kept.extend(KeptToken("token", policy=POLICY, clock=clock, sourced=True) for _ in numbers)
+    scheduler = Scheduler(clock, None)
+    expires_at = clock.wall() + 1000
+
+    def push() -> None:
+        for number in range(WEIGHED):
+            heapq.heappush(heap, (expires_at + number, number))
+
+    def supply() -> None:
+        for one, token in zip(kept, tokens, strict=True):
+            one.supply(token)
+            one.post(Started())
+            one.take_effects()
+
+    def schedule() -> None:
+        for one in kept:
+            scheduler.add(Charge(one, None, no_receive, no_tell))
+
+    scale.weigh(FLOOR, push)
+    scale.weigh("raw string", lambda: raws.extend(f"{RAW}{number}" for number in range(WEIGHED)))
+    scale.weigh(
+        "Token and Secret",
+        lambda: tokens.extend(
+            Token(secret=Secret(raw), expires_at=expires_at + number) for number, raw in enumerate(raws)
         ),
-    }
-    begin = clock.wall() + 1000
-    tokens = [Token(secret=Secret(raw), expires_at=begin + number) for number, raw in enumerate(raws)]
+    )
+    scale.weigh(
+        "KeptToken: lock, machine",
+        lambda: kept.extend(
+            KeptToken("token", policy=POLICY, clock=clock, sourced=True) for _ in range(WEIGHED)
+        ),
+    )
+    scale.weigh("its state, once a token is published", supply)
+    scale.weigh(TIMER, schedule)
+    scale.close()
+    return scale.found
+
+
+def measure_memory() -> dict[str, float]:
+    found = asyncio.run(weights())
+    heading(f"One scheduler: memory, of {WEIGHED:,} tokens")
+    table(["", "bytes each"], [[name, f"{weight:.0f}"] for name, weight in found.items()])
+    return found
+
+
+def measure() -> Figures:
+    return {"turns": measure_turns(), "bytes": measure_memory()}
+
+
+if __name__ == "__main__":
+    run(measure)

@@ -77,6 +77,16 @@ def test_refresh_returns_another_token() -> None:
         assert keeper.refresh() != before
 
 
+def test_waiting_without_end_is_possible() -> None:
+    source = ScriptedSource(fresh())
+    source.hold()
+    with TokenKeeper(source, start_timeout=0) as keeper, ThreadPoolExecutor(1) as pool:
+        waiter = pool.submit(keeper.get, timeout=float("inf"))
+        source.wait_called(1)
+        source.release()
+        assert waiter.result(10) == keeper.token
+
+
 def test_a_failed_start_leaves_no_thread_behind() -> None:
     keeper = TokenKeeper(ScriptedSource(TransientFetchError("down")), name="lone", start_timeout=0.05)
     with pytest.raises(TokenUnavailable, match="start_timeout|within 0.05 s"):

@@ -12,7 +12,7 @@ from token_keeper._clock import Clock
 from token_keeper._face import DRAIN_S, Face
 from token_keeper._home import JOIN_S, Home, LoopThread
 from token_keeper._kept import FORKED, KeptToken
-from token_keeper._policy import RefreshPolicy
+from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._state import Started
 from token_keeper._waiting import block_for_answer
 from token_keeper.inspection import Expectations, Profile
@@ -48,7 +48,7 @@ class TokenKeeper(Face):
         self,
         source: Source | None = None,
         *,
-        policy: RefreshPolicy | None = None,
+        policy: RefreshPolicy = DEFAULT_POLICY,
         profile: str | Profile = "auto",
         expect: Mapping[str, object] | Expectations | None = None,
         name: str = "token",

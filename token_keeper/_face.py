@@ -40,7 +40,7 @@ class Face:
         self,
         source: Source | None,
         *,
-        policy: RefreshPolicy | None,
+        policy: RefreshPolicy,
         profile: str | Profile,
         expect: Mapping[str, object] | Expectations | None,
         name: str,
@@ -53,7 +53,6 @@ class Face:
             raise ConfigError("name", "must be 1 to 64 letters, digits, dots, hyphens or underscores")
         if not start_timeout >= 0:
             raise ConfigError("start_timeout", "must be 0 or more seconds")
-        policy = policy or RefreshPolicy()
         if source is not None and not source.splay:
             policy = replace(policy, splay=False)
         self.name = name

@@ -10,7 +10,7 @@ from token_keeper._clock import Clock
 from token_keeper._face import Face
 from token_keeper._home import Home
 from token_keeper._kept import KeptToken
-from token_keeper._policy import RefreshPolicy
+from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._state import Started
 from token_keeper._waiting import answer
 from token_keeper.inspection import Expectations, Profile
@@ -45,7 +45,7 @@ class AsyncTokenKeeper(Face):
         self,
         source: Source | None = None,
         *,
-        policy: RefreshPolicy | None = None,
+        policy: RefreshPolicy = DEFAULT_POLICY,
         profile: str | Profile = "auto",
         expect: Mapping[str, object] | Expectations | None = None,
         name: str = "token",

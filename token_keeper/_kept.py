@@ -53,6 +53,8 @@ FORKED = (
     "the keeper belongs to the parent process, its thread did not come along: "
     "start it after the fork, for example in gunicorn's post_fork or Celery's worker_process_init"
 )
+MAX_WAIT_S = 3_600.0
+"""Longest uninterrupted wait of a thread."""
 
 
 class Held:
@@ -382,10 +384,11 @@ class KeptToken:
             raise self.unavailable("")
         return self.read("")
 
-    def wait_beyond(self, changes: int, timeout: float | None) -> None:
+    def wait_beyond(self, changes: int, timeout: float) -> None:
         """Block the calling thread until there were more than *changes*, *timeout* seconds at most."""
         with self._changed:
-            self._changed.wait_for(lambda: self.changes != changes, timeout)
+            # A lock takes no infinite timeout; whoever waits that long asks again.
+            self._changed.wait_for(lambda: self.changes != changes, min(timeout, MAX_WAIT_S))
 
     def change(self) -> asyncio.Future[None]:
         """Return a future of the running loop that is done at the next change. Cancel it freely."""

@@ -91,3 +91,7 @@ _RANGES = {
     "denial_refill_s": (1.0, math.inf),
     "max_refresh_interval_s": (1.0, math.inf),
 }
+
+
+DEFAULT_POLICY = RefreshPolicy()
+"""What keepers use if nobody says otherwise."""

@@ -127,7 +127,10 @@ class Stage:
         snapshot = self.keeper.snapshot
         self.server.revoke(snapshot.fingerprint or "")
         self.tell(
-            "chat server", "tokenRevoked", f"revokes generation {snapshot.generation}: it is not told", "error"
+            "chat server",
+            "tokenRevoked",
+            f"revokes generation {snapshot.generation}: it is not told",
+            "error",
         )
 
     def open(self, scene: Scene, number: int, of: int) -> None:
@@ -222,9 +225,7 @@ async def perform(display: Display, pace: Pace | None = None, *, for_s: float | 
             stage.play_with(keeper)
             async with keeper:
                 await _run(stage, display, caught, for_s)
-                summary = Summary.of(
-                    stage.tally, seconds=stage.after_s, signal=next(iter(caught), None)
-                )
+                summary = Summary.of(stage.tally, seconds=stage.after_s, signal=next(iter(caught), None))
     display.finish(summary)
     return summary
 

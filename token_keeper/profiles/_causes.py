@@ -17,7 +17,7 @@ NO_TOKEN = Cause(
     hidden_by=frozenset(),
 )
 JSON_OBJECT = Cause(
-    text="The client passed the backend's JSON answer instead of the token in it",
+    text="The client passed the backend's JSON answer, or something else around the token, not the bare string",
     remedy="Parse the backend's answer and pass the string that AccessToken.to_jwt() made, and nothing else.",
     look="Look at what the client passes: it has to start with eyJ, not with a brace or a quote.",
     shown_by=frozenset({"wrapped-json", "bearer-prefix", "surrounding-whitespace"}),
@@ -38,7 +38,7 @@ NOT_A_TOKEN = Cause(
             "looks-like-sid",
         }
     ),
-    ruled_out="it is a JWT",
+    ruled_out="there is a JWT",
     hidden_by=frozenset(),
 )
 OTHER_TYPE = Cause(
@@ -80,7 +80,7 @@ TOO_LONG = Cause(
     hidden_by=UNREADABLE | {"exp-missing", "exp-not-a-number"},
 )
 NOT_YET_VALID = Cause(
-    text="The token is not yet valid (nbf): the minting host's clock runs ahead",
+    text="The token is not yet valid (nbf): the minting host's clock runs ahead, or nbf was set ahead",
     remedy="Set the minting host's clock (NTP), or leave nbf out: AccessToken(..., nbf=None).",
     look="Compare the clock of the minting host with the true time.",
     shown_by=frozenset({"not-yet-valid"}),

@@ -28,7 +28,7 @@ A code belongs to one of four classes:
 | denied | this token will not be accepted again | fetches another one |
 | throttled | the token is fine, the pace is not | keeps the token |
 | forbidden | the token is fine, a right is missing | keeps the token |
-| config | the next token will be refused too, until somebody fixes the backend | tries one more, then tells you |
+| config | the next token will be refused too, until the backend is fixed | tries one more, then tells you |
 
 A code that is not listed counts as denied.
 """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from token_keeper._errors import ConfigError
 from token_keeper._model import DenialClass, Secret
+from token_keeper.inspection._entries import Cause, Entry
 from token_keeper.inspection._expect import Expectations
 from token_keeper.inspection._judge import Certainty, JudgedCause, judge
 from token_keeper.inspection._profile import Inspection, Key, Profile
@@ -92,7 +94,7 @@ def explain(  # noqa: PLR0913 # All but the first two are keywords.
         if given is None
         else rules.inspect(given, now=now, expectations=expectations, secret=key, leeway=leeway)
     )
-    causes = judge(entry, inspection)
+    causes = _with_other_faults(judge(entry, inspection), entry, inspection)
     remedies = tuple(each.cause.remedy for each in causes if each.certainty is not Certainty.EXCLUDED)
     return Explanation(
         code=entry.code,
@@ -102,3 +104,22 @@ def explain(  # noqa: PLR0913 # All but the first two are keywords.
         actions=(*remedies, _INSPECT, entry.where),
         inspection=inspection,
     )
+
+
+def _with_other_faults(
+    judged: tuple[JudgedCause, ...], entry: Entry, inspection: Inspection | None
+) -> tuple[JudgedCause, ...]:
+    """Put first, after what was confirmed, the token's faults that the code is not known for."""
+    if inspection is None or entry.denial_class in {DenialClass.THROTTLED, DenialClass.FORBIDDEN}:
+        return judged
+    known = frozenset(chain.from_iterable(cause.shown_by for cause in entry.causes))
+    others = tuple(
+        JudgedCause(
+            cause=Cause(text=f"Another fault of the token: {finding.code}", remedy=finding.hint, look=""),
+            certainty=Certainty.CONFIRMED,
+            evidence=f"{finding.code}: {finding.message}",
+        )
+        for finding in inspection.errors
+        if finding.code not in known
+    )
+    return tuple(sorted((*judged, *others), key=lambda each: list(Certainty).index(each.certainty)))
