@@ -24,7 +24,6 @@ STATEMENTS = {
     "import asyncio": "import asyncio",
     HTTPX: HTTPX,
     "import google.auth.credentials": "import google.auth.credentials",
-    "Authlib for httpx": "import authlib.integrations.httpx_client",
 }
 
 

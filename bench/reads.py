@@ -26,10 +26,7 @@ THREADS = 8
 READS_PER_THREAD = 25_000
 ROUNDS_TOGETHER = 7
 
-if hasattr(time, "CLOCK_BOOTTIME"):
-    CLOCK = time.CLOCK_BOOTTIME
-else:
-    CLOCK = time.CLOCK_MONOTONIC
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Slot:

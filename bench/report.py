@@ -28,13 +28,18 @@ def medians(figures: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
+def median_ratio(figures: Sequence[float], others: Sequence[float]) -> float:
+    """Return the median of the ratios of figures that were measured one right after the other."""
+    return statistics.median(one / other for one, other in zip(figures, others, strict=True))
+
+
 def quantile(values: Sequence[float], share: float) -> float:
     """Return the least value that *share* of the *values* do not exceed."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-def times(figure: float, other: float) -> str:
+def times(figure: float, other: float = 1.0) -> str:
     """Return how many times *other* goes into *figure*, for people."""
     ratio = figure / other
     return f"{ratio:.2f}x" if ratio < 10 else f"{ratio:.0f}x"
@@ -48,14 +53,16 @@ def note(text: str) -> None:
     print(f"  {text}")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print *rows* under *columns*: the first to the left, the others to the right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, to_left: Sequence[int] = (0,)) -> None:
+    """Print *rows* under *columns*: figures to the right, the columns *to_left* to the left."""
     lines = [list(columns), *(list(row) for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
     for line in lines:
-        name, *cells = line
-        aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        print("  ".join(["", name.ljust(widths[0]), *aligned]).rstrip())
+        sized = enumerate(zip(line, widths, strict=True))
+        cells = [
+            cell.ljust(width) if place in to_left else cell.rjust(width) for place, (cell, width) in sized
+        ]
+        print("  ".join(["", *cells]).rstrip())
 
 
 def machine() -> Figures:

@@ -218,6 +218,7 @@ SPARES = [
     ("service-mismatch", expecting(minted(), service_sid=SERVICE)),
     ("service-mismatch", expecting(minted(CHAT, VIDEO), service_sid=SERVICE, grants=["chat"])),
     ("service-mismatch", expecting(minted(HALF, SYNC), service_sid=SERVICE)),
+    ("service-mismatch", expecting(without_grants(), service_sid=SERVICE)),
     ("identity-mismatch", expecting(minted(), identity="alice")),
     ("signature-invalid", said(minted(), secret=SECRET)),
     ("signature-invalid", GOOD),

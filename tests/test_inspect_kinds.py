@@ -198,3 +198,21 @@ def test_an_inspection_shows_neither_the_token_nor_its_signature():
 def test_an_unknown_profile_is_a_configuration_error_that_names_the_known_ones():
     with pytest.raises(ConfigError, match="profile: unknown; known are auto, jwt, twilio, opaque"):
         inspect("x", "twillio", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("undefined", "held no token"),
+        (f"b'{minted()}'", "decode()"),
+        (f"'{minted()}'", "quotes"),
+        ("a.b.c.d.e", "JWE"),
+        ('{"error": "denied"}', "another answer"),
+        ("<html>", "web page"),
+        (minted().rpartition(".")[0], "complete and unchanged"),
+    ],
+)
+def test_the_hint_says_what_the_value_is_likely_to_be(value, words):
+    hints = [finding.hint for finding in inspect(value, "twilio", now=NOW).errors]
+
+    assert any(words in hint for hint in hints)

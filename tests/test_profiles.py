@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from minting import NOW, SERVICE, forged, minted
@@ -162,3 +164,19 @@ def test_a_profile_of_ones_own_adds_rules_to_those_of_another():
     assert inspect(minted(), ours, now=NOW).codes == {"tenant"}
     assert inspect("x", ours, now=NOW).codes == {"not-a-jwt"}
     assert ours.classify(429) is DenialClass.THROTTLED
+
+
+def examples():
+    page = (Path(__file__).parent.parent / "docs" / "diagnosing.md").read_text(encoding="utf-8")
+    return re.findall(r"<!-- example -->\n```python\n(.*?)```", page, re.DOTALL)
+
+
+@pytest.mark.parametrize("program", examples())
+def test_the_examples_of_the_documentation_run(program, capsys):
+    exec(compile(program, "diagnosing.md", "exec"), {})  # That is what a reader does.
+
+    assert capsys.readouterr().err == ""
+
+
+def test_the_documentation_has_its_examples():
+    assert len(examples()) == 2

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
         TransientFetchError,
     )
     from token_keeper._keeper import AsyncTokenKeeper, AsyncTokenReader
-    from token_keeper._model import EventKind, Issued, Phase, Secret, Snapshot, Status, TokenEvent, Verdict
+    from token_keeper._model import (
+        EventKind,
+        Issued,
+        Phase,
+        Secret,
+        Snapshot,
+        Status,
+        Token,
+        TokenEvent,
+        Verdict,
+    )
     from token_keeper._policy import RefreshPolicy
     from token_keeper.sources import CallableSource, HttpSource, Source
 
@@ -39,6 +49,7 @@ __all__ = [
     "Source",
     "Issued",
     "Secret",
+    "Token",
     "RefreshPolicy",
     "Snapshot",
     "Status",
@@ -69,7 +80,8 @@ _HOMES = {
     "Source": "sources",
     "RefreshPolicy": "_policy",
     **dict.fromkeys(
-        ("Issued", "Secret", "Snapshot", "Status", "Phase", "EventKind", "TokenEvent", "Verdict"), "_model"
+        ("Issued", "Secret", "Token", "Snapshot", "Status", "Phase", "EventKind", "TokenEvent", "Verdict"),
+        "_model",
     ),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "_errors"),
     **dict.fromkeys(("TokenUnavailable", "KeeperClosed", "InvalidToken"), "_errors"),

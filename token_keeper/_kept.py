@@ -12,7 +12,7 @@ import copy
 import random
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from token_keeper import _fork as fork
 from token_keeper._clock import Clock
@@ -70,6 +70,14 @@ class Held:
         return f"<held until {self.until:.3f} on the boot clock>"
 
 
+class Driver(Protocol):
+    """Who ticks kept tokens and carries out what they order."""
+
+    def poked(self, kept: KeptToken) -> None:
+        """Look at *kept* soon. Called from any thread, also from the driver's own turn."""
+        ...
+
+
 class KeptToken:
     """The state of one token, safe to use from any thread.
 
@@ -87,10 +95,10 @@ class KeptToken:
         "_changed",
         "_clock",
         "_draw",
+        "_driver",
         "_futures",
         "_lock",
         "_outbox",
-        "_poke",
         "changes",
         "ended",
         "gone",
@@ -123,7 +131,7 @@ class KeptToken:
         """Why this keeper will never serve again, or None."""
         self._clock = clock
         self._draw = draw
-        self._poke: Callable[[], None] | None = None
+        self._driver: Driver | None = None
         self._outbox: list[Effect] = []
         self._asked_generation = 0
         self._renew_locks()
@@ -131,7 +139,8 @@ class KeptToken:
 
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        # Made by the first thread that waits: it is larger than all the rest.
+        self._changed: threading.Condition | None = None
         self._futures: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
 
     # Inputs.
@@ -191,7 +200,7 @@ class KeptToken:
         """Give up in a child process: the threads behind the keeper are not there."""
         self.gone = self.gone or FORKED
         self.held = None
-        self._poke = None
+        self._driver = None
         self._renew_locks()
 
     def _apply(self, what: Input, failure: FetchError | None, now: Moment | None = None) -> None:
@@ -205,7 +214,8 @@ class KeptToken:
             return
         self._hold()
         self.changes += 1
-        self._changed.notify_all()
+        if self._changed is not None:
+            self._changed.notify_all()
         self._wake_futures()
 
     def _hold(self) -> None:
@@ -224,14 +234,14 @@ class KeptToken:
         """Return what time it is, with fresh draws."""
         return Moment(self._clock.wall(), self._clock.boot(), self._draw(), self._draw())
 
-    def driven_by(self, poke: Callable[[], None] | None) -> None:
-        """Call *poke*, from any thread, whenever there may be new effects or an earlier wake-up."""
-        self._poke = poke
+    def driven_by(self, driver: Driver | None) -> None:
+        """Poke *driver*, from any thread, whenever there may be new effects or an earlier wake-up."""
+        self._driver = driver
 
     def poke(self) -> None:
         """Make the scheduler look at this token soon."""
-        if self._poke is not None:
-            self._poke()
+        if (driver := self._driver) is not None:
+            driver.poked(self)
 
     def take_effects(self) -> list[Effect]:
         """Return the orders since the last call."""
@@ -386,9 +396,10 @@ class KeptToken:
 
     def wait_beyond(self, changes: int, timeout: float) -> None:
         """Block the calling thread until there were more than *changes*, *timeout* seconds at most."""
-        with self._changed:
+        with self._lock:
+            changed = self._changed = self._changed or threading.Condition(self._lock)
             # A lock takes no infinite timeout; whoever waits that long asks again.
-            self._changed.wait_for(lambda: self.changes != changes, min(timeout, MAX_WAIT_S))
+            changed.wait_for(lambda: self.changes != changes, min(timeout, MAX_WAIT_S))
 
     def change(self) -> asyncio.Future[None]:
         """Return a future of the running loop that is done at the next change. Cancel it freely."""

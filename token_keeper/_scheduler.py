@@ -2,17 +2,15 @@
 
 It decides nothing about tokens. It ticks each machine when the machine wants
 it, carries out the effects, and says when the clocks disagree. It cannot die:
-what one token's turn raises is counted and logged, and its next turn is
-already set.
+what one token's turn raises is counted and logged, and its next turn is set
+all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -40,6 +38,8 @@ from token_keeper.sources._source import as_cause, without_traces
 
 TICK_S = 5.0
 """Longest sleep: so late at most a jump of a clock is seen."""
+TURNS_AT_ONCE = 100
+"""Turns before whatever else runs in the loop, such as fetches, gets one."""
 LOOP_ENDED = "the event loop that the keeper was started in has ended: close the keeper before its loop"
 CANCEL_GRACE_S = 1.0
 """How long a fetch that was cancelled may take to notice."""
@@ -85,25 +85,33 @@ class Scheduler:
         self._clock = clock
         self._log = log
         self._slots = slots or Slots()
-        self._charges: set[Charge] = set()
+        self._charges: dict[KeptToken, Charge] = {}
         self._heap: list[tuple[float, int, Charge]] = []
         self._order = count()
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
+        self._sleeps_until = -NEVER
         self._seen = (clock.wall(), clock.boot(), clock.monotonic())
 
     def add(self, charge: Charge) -> None:
         """Take a token in charge. Only in the scheduler's loop."""
-        self._charges.add(charge)
-        charge.kept.driven_by(lambda: self._poked(charge))
+        self._charges[charge.kept] = charge
+        charge.kept.driven_by(self)
         self._look(charge)
 
     def remove(self, charge: Charge) -> None:
         """Let go of a token. Only in the scheduler's loop."""
         self._look(charge)
-        self._charges.discard(charge)
+        self._charges.pop(charge.kept, None)
         charge.kept.driven_by(None)
         charge.wakes = NEVER
+
+    def poked(self, kept: KeptToken) -> None:
+        """Look at *kept* soon. May be called from any thread."""
+        charge = self._charges.get(kept)
+        if charge is not None and not charge.poked:
+            charge.poked = True
+            call_in(self._loop, self._look, charge)
 
     async def run(self) -> None:
         """Drive the tokens until cancelled; then nobody waits for them any more."""
@@ -114,17 +122,19 @@ class Scheduler:
                 self._tick_due()
                 await self._sleep()
         finally:
-            for charge in list(self._charges):
-                charge.kept.close(LOOP_ENDED)
+            for kept in list(self._charges):
+                kept.close(LOOP_ENDED)
 
     async def _sleep(self) -> None:
+        now = self._clock.boot()
         wakes = self._heap[0][0] if self._heap else NEVER
-        delay = min(TICK_S, max(wakes - self._clock.boot(), 0.0))
-        timer = self._loop.call_later(delay, self._wake.set)
+        self._sleeps_until = min(max(wakes, now), now + TICK_S)
+        timer = self._loop.call_later(self._sleeps_until - now, self._wake.set)
         try:
             await self._wake.wait()
         finally:
             timer.cancel()
+            self._sleeps_until = -NEVER
 
     def _compare_clocks(self) -> None:
         wall, boot, awake = self._clock.wall(), self._clock.boot(), self._clock.monotonic()
@@ -136,7 +146,7 @@ class Scheduler:
         if not has_jumped(moved) and not has_jumped(asleep):
             return
         self.jumps += 1
-        for charge in list(self._charges):
+        for charge in list(self._charges.values()):
             self._turn(charge, ClockJumped(wall_s=moved, asleep_s=asleep if has_jumped(asleep) else 0.0))
 
     def _tick_due(self) -> None:
@@ -144,51 +154,55 @@ class Scheduler:
             self._heap = [entry for entry in self._heap if entry[0] == entry[2].wakes]
             heapq.heapify(self._heap)
         now = self._clock.boot()
-        while self._heap and self._heap[0][0] <= now:
+        for _ in range(TURNS_AT_ONCE):
+            if not self._heap or self._heap[0][0] > now:
+                return
             wakes, _, charge = heapq.heappop(self._heap)
             if wakes == charge.wakes:
-                # Set before the work: whatever the work raises, there is a next turn.
-                self._set_wakeup(charge, now + TICK_S)
+                charge.wakes = NEVER
                 self._turn(charge, Tick())
 
     def _turn(self, charge: Charge, what: Tick | ClockJumped) -> None:
-        with self._contained(charge):
-            charge.poked = True  # We look at it ourselves right away.
-            charge.kept.post(what)
+        charge.poked = True  # We look at it ourselves right away.
+        went_well = self._contained(charge, charge.kept.post, what)
         self._look(charge)
-
-    def _poked(self, charge: Charge) -> None:
-        if not charge.poked:
-            charge.poked = True
-            call_in(self._loop, self._look, charge)
+        if not went_well:
+            # It still wants this turn, and would get it again at once, for ever.
+            self._set_wakeup(charge, self._clock.boot() + TICK_S)
 
     def _look(self, charge: Charge) -> None:
         charge.poked = False
         for effect in charge.kept.take_effects():
             # Each on its own: a listener that raises must not cost the token its fetch.
-            with self._contained(charge):
-                self._obey(charge, effect)
-        with self._contained(charge):
-            self._set_wakeup(charge, charge.kept.wakeup())
+            self._contained(charge, self._obey, charge, effect)
+        if not self._contained(charge, self._grant_wakeup, charge):
+            self._set_wakeup(charge, self._clock.boot() + TICK_S)
 
-    @contextmanager
-    def _contained(self, charge: Charge) -> Iterator[None]:
+    def _contained(self, charge: Charge, act: Callable[..., None], *args: Any) -> bool:
+        """Call *act* and return whether it went well; if it did not, the others go on all the same."""
         try:
-            yield
+            act(*args)
         except KeeperClosed:
-            self._charges.discard(charge)
+            self._charges.pop(charge.kept, None)
         except Exception:  # noqa: BLE001 - whatever it is, the others go on
             self.failures += 1
             self._log.error("turnFailed", name=charge.kept.name, exc_info=True)
+        else:
+            return True
+        return False
+
+    def _grant_wakeup(self, charge: Charge) -> None:
+        self._set_wakeup(charge, charge.kept.wakeup())
 
     def _set_wakeup(self, charge: Charge, at: float) -> None:
-        if at == charge.wakes or charge not in self._charges:
+        if at == charge.wakes or charge.kept not in self._charges:
             return
         charge.wakes = at
-        if not math.isinf(at):
-            heapq.heappush(self._heap, (at, next(self._order), charge))
-            if self._heap[0][2] is charge:
-                self._wake.set()
+        if at == NEVER:
+            return
+        heapq.heappush(self._heap, (at, next(self._order), charge))
+        if at < self._sleeps_until:
+            self._wake.set()
 
     def _obey(self, charge: Charge, effect: Effect) -> None:
         match effect:

@@ -16,6 +16,10 @@ TIMEOUTS_UNTIL_NARROW = 3
 """After so many timeouts in a row an origin has one slot until it answers."""
 
 
+_Waiter = tuple[float, int, str, asyncio.Future[None]]
+"""Urgency, turn, origin, and what is done when the slot is granted."""
+
+
 class Slots:
     """A fair allotment of fetches. Belongs to one event loop.
 
@@ -29,7 +33,8 @@ class Slots:
         self._per_origin = per_origin
         self._busy: Counter[str] = Counter()
         self._timeouts: Counter[str] = Counter()
-        self._waiting: list[tuple[float, int, str, asyncio.Future[None]]] = []
+        self._waiting: list[_Waiter] = []
+        self._parked: dict[str, list[_Waiter]] = {}
         self._order = count()
 
     @asynccontextmanager
@@ -47,6 +52,7 @@ class Slots:
                 if not self._busy[origin]:
                     del self._busy[origin]
             granted.cancel()
+            self._unpark(origin)
             self._grant()
 
     def answered(self, origin: str, *, timed_out: bool) -> None:
@@ -55,21 +61,32 @@ class Slots:
             self._timeouts[origin] += 1
         else:
             self._timeouts.pop(origin, None)
+            self._unpark(origin)
 
     def _grant(self) -> None:
-        kept_waiting = []
         while self._waiting and self._busy.total() < self._total:
-            entry = heapq.heappop(self._waiting)
-            _, _, origin, granted = entry
+            waiter = heapq.heappop(self._waiting)
+            _, _, origin, granted = waiter
             if granted.done():
                 continue
             if self._busy[origin] < self._limit(origin):
                 self._busy[origin] += 1
                 granted.set_result(None)
             else:
-                kept_waiting.append(entry)
-        for entry in kept_waiting:
-            heapq.heappush(self._waiting, entry)
+                # Out of the way until its origin has room: thousands may wait for one that is slow.
+                heapq.heappush(self._parked.setdefault(origin, []), waiter)
+
+    def _unpark(self, origin: str) -> None:
+        """Let as many wait among all again as *origin* has room for, the most urgent first."""
+        parked = self._parked.get(origin, [])
+        room = self._limit(origin) - self._busy[origin]
+        while parked and room > 0:
+            waiter = heapq.heappop(parked)
+            if not waiter[3].done():
+                heapq.heappush(self._waiting, waiter)
+                room -= 1
+        if not parked:
+            self._parked.pop(origin, None)
 
     def _limit(self, origin: str) -> int:
         return 1 if self._timeouts[origin] >= TIMEOUTS_UNTIL_NARROW else self._per_origin

@@ -58,11 +58,6 @@ class DemoBackend:
         """Where it issues tokens."""
         return self._server.url
 
-    @property
-    def request_count(self) -> int:
-        """How many requests have arrived; refused connections are none."""
-        return len(self._server.requests)
-
     def go_down(self) -> None:
         """Refuse connections until `come_back`."""
         self._server.down()

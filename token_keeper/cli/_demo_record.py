@@ -52,7 +52,13 @@ class Fault:
     """Something that went wrong on purpose."""
 
     name: str
-    survived: bool = False
+    is_over: bool = False
+    is_lost: bool = False
+
+    @property
+    def survived(self) -> bool:
+        """Whether it passed, and no token ran out meanwhile."""
+        return self.is_over and not self.is_lost
 
 
 @dataclass(slots=True)
@@ -70,6 +76,11 @@ class Tally:
     faults: list[Fault] = field(default_factory=list)
     marks: deque[Outcome] = field(default_factory=lambda: deque(maxlen=MAX_MARKS))
     _refused_tokens: set[str] = field(default_factory=set)
+
+    def run_out(self) -> None:
+        """Note that a token expired before its successor came."""
+        for fault in self.faults:
+            fault.is_lost = fault.is_lost or not fault.is_over
 
     def watch(self, seconds: float, *, valid: bool) -> None:
         """Note that for *seconds* there was, or was not, a token to read."""
@@ -111,7 +122,8 @@ class Summary:
         refreshes: Tokens after the first.
         failed_fetches: As the keeper announced them.
         faults: What went wrong on purpose, in order.
-        faults_survived: Of these, those after which a new token came.
+        faults_survived: Of these, those after which a new token came before the old one expired.
+        faults_unfinished: Of these, those that were still going on at the end.
         requests: Made by the client.
         refused: Of these, by the server.
         without_token: Requests that were not made for want of a token.
@@ -126,6 +138,7 @@ class Summary:
     failed_fetches: int
     faults: tuple[str, ...]
     faults_survived: int
+    faults_unfinished: int
     requests: int
     refused: int
     without_token: int
@@ -144,6 +157,7 @@ class Summary:
             failed_fetches=tally.failed_fetches,
             faults=tuple(fault.name for fault in tally.faults),
             faults_survived=sum(fault.survived for fault in tally.faults),
+            faults_unfinished=sum(not fault.is_over for fault in tally.faults),
             requests=tally.accepted + tally.refused,
             refused=tally.refused,
             without_token=tally.without_token,

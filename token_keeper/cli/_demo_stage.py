@@ -1,33 +1,19 @@
-"""The demo on stage: a backend, a keeper, a client and a chat server, all of them real.
-
-Whatever happens is told to a chronicle; a display shows it some ten times a second.
-"""
+"""What the demo's script acts on: a backend, a keeper, a client, a chat server, and what they tell."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
-import httpx
-
-from token_keeper import AsyncTokenKeeper, HttpSource, RefreshPolicy
+from token_keeper import AsyncTokenKeeper
 from token_keeper._errors import TokenUnavailable
-from token_keeper._model import EventKind, Snapshot, Status, TokenEvent, fingerprint_of
+from token_keeper._model import EventKind, Snapshot, TokenEvent, fingerprint_of
 from token_keeper.cli import _demo_words as words
 from token_keeper.cli._demo_backend import DemoBackend, Doing
-from token_keeper.cli._demo_record import Fault, Happening, Summary, Tally
+from token_keeper.cli._demo_record import Fault, Happening, Outcome, Tally
 from token_keeper.cli._demo_server import ChatServer
-from token_keeper.cli._demo_story import Pace, Scene, script
-
-PULSE_S = 0.1
-"""How often the display is refreshed."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from token_keeper.cli._demo_story import REPEATED, Pace, script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +43,6 @@ class Picture:
     pace: Pace
 
 
-class Display(Protocol):
-    """Shows the demo to somebody. Whatever it raises ends the demo."""
-
-    def show(self, news: Sequence[Happening], picture: Picture) -> None:
-        """Show what happened since the last time, and how everything stands now."""
-
-    def finish(self, summary: Summary) -> None:
-        """Show what it adds up to."""
-
-
 class Stage:
     """What the script acts on, and who remembers what happened.
 
@@ -76,14 +52,15 @@ class Stage:
 
     def __init__(self, pace: Pace) -> None:
         self.pace = pace
+        self.scenes = script(pace)
         self.tally = Tally()
         self.server = ChatServer()
         self._loop = asyncio.get_running_loop()
         self.backend = DemoBackend(pace.lifetime_s, repeated=self._on_repeat)
         self._started = time.monotonic()
-        self._seen_until = self._started
+        self._seen_until: float | None = None
         self._news: list[Happening] = []
-        self._expected: list[tuple[EventKind, asyncio.Future[None]]] = []
+        self._expected: list[tuple[str, asyncio.Future[None]]] = []
         self._last: TokenEvent | None = None
         self._denied = False
         self._headline = self._caption = ""
@@ -104,16 +81,21 @@ class Stage:
             after_s=self.after_s, who=who, event=event, text=text, style=style, details=details
         )
         self._news.append(happening)
+        met = [future for expected, future in self._expected if expected == event]
+        self._expected = [pair for pair in self._expected if pair[0] != event]
+        for future in met:
+            if not future.done():
+                future.set_result(None)
 
     def news(self) -> list[Happening]:
         """Return what happened since the last call."""
         news, self._news = self._news, []
         return news
 
-    def coming(self, kind: EventKind) -> asyncio.Future[None]:
-        """Return a future that is done at the next event of this *kind*."""
+    def coming(self, event: str) -> asyncio.Future[None]:
+        """Return a future that is done when *event* is told the next time."""
         future: asyncio.Future[None] = self._loop.create_future()
-        self._expected.append((kind, future))
+        self._expected.append((event, future))
         return future
 
     def fault(self, name: str) -> Fault:
@@ -129,19 +111,22 @@ class Stage:
         self.tell(
             "chat server",
             "tokenRevoked",
-            f"revokes generation {snapshot.generation}: it is not told",
+            f"revokes generation {snapshot.generation}, and tells nobody",
             "error",
         )
 
-    def open(self, scene: Scene, number: int, of: int) -> None:
+    def open(self, index: int) -> None:
         """Begin a scene."""
-        self._headline, self._caption = f"Scene {number} of {of}: {scene.title}", scene.caption
+        scene = self.scenes[index]
+        self._headline = f"Scene {index + 1} of {len(self.scenes)}: {scene.title}"
+        self._caption = scene.caption
         self.tell("demo", "scene", self._headline, "heading", caption=self._caption)
 
     def watch(self) -> None:
         """Note whether there was a token to read since the last call."""
         now = time.monotonic()
-        self.tally.watch(now - self._seen_until, valid=self._read() is not None)
+        if self._seen_until is not None:
+            self.tally.watch(now - self._seen_until, valid=self._read() is not None)
         self._seen_until = now
 
     def picture(self) -> Picture:
@@ -163,7 +148,7 @@ class Stage:
         """Let the client make one request: it shows its token, and reports what came of it."""
         token = self._read()
         if token is None:
-            if not self.tally.marks or self.tally.marks[-1] != "no token":
+            if not self.tally.marks or self.tally.marks[-1] is not Outcome.NO_TOKEN:
                 self.tell("client", "noToken", "has no token, and waits with its requests", "warning")
             self.tally.do_without()
             return
@@ -190,101 +175,17 @@ class Stage:
         self.tell("keeper", str(event.kind), text, style, **_details(event))
         if event.kind is EventKind.TOKEN_UPDATED:
             self.tally.refreshes += event.generation > 1
-            self._last = event
+            self._last, self._denied = event, False
+        elif event.kind is EventKind.TOKEN_DENIED:
+            self._denied = True
+        elif event.kind is EventKind.TOKEN_EXPIRED:
+            self.tally.run_out()
         elif event.kind is EventKind.REFRESH_FAILED:
             self.tally.failed_fetches += 1
-        self._denied = self.keeper.snapshot.status is Status.DENIED
-        met = [future for kind, future in self._expected if kind is event.kind]
-        self._expected = [(kind, future) for kind, future in self._expected if kind is not event.kind]
-        for future in met:
-            if not future.done():
-                future.set_result(None)
 
     def _on_repeat(self) -> None:
         text = "sends the denied token again, from a cache"
-        self._loop.call_soon_threadsafe(self.tell, "backend", "sameTokenReturned", text, "warning")
-
-
-async def perform(display: Display, pace: Pace | None = None, *, for_s: float | None = None) -> Summary:
-    """Play the demo.
-
-    Args:
-        display: Shows it.
-        pace: How fast it goes.
-        for_s: Seconds after which it ends; None plays the script once. The
-            weather stays fair after the script.
-
-    Raises:
-        TokenUnavailable: If not even the first token came.
-    """
-    stage = Stage(pace or Pace())
-    with stage.backend, _signals() as caught:
-        # The environment's proxies are not for a server of our own.
-        async with httpx.AsyncClient(trust_env=False) as client:
-            keeper = _keeper(stage, client)
-            stage.play_with(keeper)
-            async with keeper:
-                await _run(stage, display, caught, for_s)
-                summary = Summary.of(stage.tally, seconds=stage.after_s, signal=next(iter(caught), None))
-    display.finish(summary)
-    return summary
-
-
-def _keeper(stage: Stage, client: httpx.AsyncClient) -> AsyncTokenKeeper:
-    # Splay spreads a fleet that starts together; without it the only keeper here refreshes where the bar says.
-    policy = RefreshPolicy(
-        splay=False, min_interval_s=stage.pace.min_interval_s, backoff_min_s=stage.pace.min_interval_s
-    )
-    source = HttpSource(stage.backend.url, token_path="data.token", client=client)
-    return AsyncTokenKeeper(source, policy=policy, profile="twilio", name="demo", logger=_silent_logger())
-
-
-async def _run(stage: Stage, display: Display, caught: list[int], for_s: float | None) -> None:
-    story = asyncio.create_task(_tell_story(stage))
-    client = asyncio.create_task(_use(stage))
-    try:
-        is_over = False
-        while not is_over:
-            is_over = bool(caught) or (story.done() if for_s is None else stage.after_s >= for_s)
-            for task in (story, client):
-                if task.done():
-                    task.result()
-            stage.watch()
-            display.show(stage.news(), stage.picture())
-            await asyncio.sleep(0 if is_over else PULSE_S)
-    finally:
-        story.cancel()
-        client.cancel()
-        await asyncio.gather(story, client, return_exceptions=True)
-
-
-async def _tell_story(stage: Stage) -> None:
-    scenes = script(stage.pace)
-    for number, scene in enumerate(scenes, 1):
-        stage.open(scene, number, len(scenes))
-        await scene.play(stage)
-
-
-async def _use(stage: Stage) -> None:
-    """Make a request every now and then, at an even pace."""
-    loop = asyncio.get_running_loop()
-    due = loop.time()
-    while True:
-        stage.request()
-        due += stage.pace.request_interval_s
-        await asyncio.sleep(max(due - loop.time(), 0.0))
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect the signals that end the demo, so that it ends in order."""
-    caught: list[int] = []
-    loop = asyncio.get_running_loop()
-    with ExitStack() as stack:
-        for each in SIGNALS:
-            loop.add_signal_handler(each, caught.append, int(each))
-            stack.callback(loop.remove_signal_handler, each)
-        yield caught
+        self._loop.call_soon_threadsafe(self.tell, "backend", REPEATED, text, "warning")
 
 
 def _details(event: TokenEvent) -> dict[str, object]:
@@ -298,10 +199,3 @@ def _details(event: TokenEvent) -> dict[str, object]:
         "verdict": str(event.verdict) if event.verdict else None,
         "diagnosis": list(event.diagnosis) or None,
     }
-
-
-def _silent_logger() -> logging.Logger:
-    # Without a handler, warnings would go to standard error, over the screen.
-    logger = logging.Logger("token_keeper demo")  # noqa: LOG001 - Nobody else shall find or configure it.
-    logger.addHandler(logging.NullHandler())
-    return logger

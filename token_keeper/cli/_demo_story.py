@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from token_keeper.cli._demo_stage import Stage
 
 RETRY_AFTER_S = 2
-LOOK_S = 0.05
-"""How often to look whether a request has arrived."""
+REPEATED = "sameTokenReturned"
+"""Told when the backend answered with the token that it had issued last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,7 @@ class Pace:
     lifetime_s: float = 12.0
     outage_s: float = 8.0
     request_interval_s: float = 1.0
-    lull_s: float = 3.0
+    lull_s: float = 2.5
     calm_refreshes: int = 2
     min_interval_s: float = 1.0
 
@@ -71,13 +71,13 @@ def script(pace: Pace) -> tuple[Scene, ...]:
             play=_outage,
         ),
         Scene(
-            title="the backend talks nonsense",
-            caption="503 with Retry-After, then a web page: the keeper waits, and takes only tokens.",
+            title="the backend is overloaded, then broken",
+            caption="503, then a web page. The keeper waits as told, and takes nothing but tokens.",
             play=_nonsense,
         ),
         Scene(
             title="the chat server revokes the token",
-            caption="Out of use at once. The backend sends it again from a cache; the keeper won't have it.",
+            caption="Out of use at once, also when the backend's cache brings it once more.",
             play=_denial,
         ),
         Scene(
@@ -107,38 +107,30 @@ async def _outage(stage: Stage) -> None:
     stage.backend.come_back()
     stage.tell("backend", "backendUp", "is up again", "good")
     await renewed
-    fault.survived = True
+    fault.is_over = True
 
 
 async def _nonsense(stage: Stage) -> None:
     busy, page = stage.fault("503"), stage.fault("a web page for a token")
-    seen = stage.backend.request_count
     renewed = stage.coming(EventKind.TOKEN_UPDATED)
     stage.backend.be_overloaded(RETRY_AFTER_S)
     stage.tell("backend", "backendBusy", f"is overloaded: 503, Retry-After: {RETRY_AFTER_S}", "warning")
-    await _requests(stage, seen + 1)
+    await stage.coming(EventKind.REFRESH_FAILED)
     stage.backend.show_page()
-    await _requests(stage, seen + 2)
+    await stage.coming(EventKind.REFRESH_FAILED)
     stage.backend.recover()
     await renewed
-    busy.survived = page.survived = True
+    busy.is_over = page.is_over = True
 
 
 async def _denial(stage: Stage) -> None:
     await asyncio.sleep(stage.pace.lull_s)
     denial, repeat = stage.fault("a denial"), stage.fault("the denied token again")
-    seen = stage.backend.request_count
-    recovered = stage.coming(EventKind.RECOVERED)
+    recovered, repeated = stage.coming(EventKind.RECOVERED), stage.coming(REPEATED)
     stage.backend.cache_once()
     stage.revoke()
-    await _requests(stage, seen + 1)
+    await repeated
     stage.backend.recover()
     await recovered
-    denial.survived = repeat.survived = True
+    denial.is_over = repeat.is_over = True
     await asyncio.sleep(stage.pace.lull_s / 2)
-
-
-async def _requests(stage: Stage, count: int) -> None:
-    """Wait until the backend was asked *count* times."""
-    while stage.backend.request_count < count:
-        await asyncio.sleep(LOOK_S)

@@ -74,24 +74,17 @@ def business(snapshot: Snapshot, *, now: float) -> str:
     if snapshot.status is Status.DENIED:
         return f"asks for another token {in_s}"
     if snapshot.phase is Phase.WAITING:
-        return f"waiting; the next refresh is due {in_s}"
-    tries = "once" if snapshot.failures == 1 else f"{snapshot.failures} times"
-    return f"the refresh failed {tries}; tries again {in_s}"
+        return f"waiting; refresh {in_s}"
+    return f"failed attempts: {snapshot.failures}; next {in_s}"
 
 
 def results(summary: Summary) -> list[tuple[str, str]]:
     """Return the summary, as labels and values."""
-    without = f"; {summary.without_s:g} s without" if summary.without_s else ""
-    why = ", after the denial" if without and summary.refused and not summary.bad else ""
-    faults = ", ".join(summary.faults) or "none met"
-    cut = len(summary.faults) - summary.faults_survived
-    unfinished = f" ({cut} not over yet)" if cut else ""
-    news = " (that is how it learnt of the denial)" if summary.refused == 1 and not summary.bad else ""
     return [
-        ("time with a valid token", f"{summary.valid_percent:.1f} %{without}{why}"),
-        ("refreshes", f"{summary.refreshes}, and {_times(summary.failed_fetches)} in vain"),
-        ("faults survived", f"{summary.faults_survived} of {len(summary.faults)}{unfinished}: {faults}"),
-        ("requests of the client", f"{summary.requests}, of which {summary.refused} refused{news}"),
+        ("time with a valid token", _validity(summary)),
+        ("refreshes", _refreshes(summary)),
+        ("faults survived", _faults(summary)),
+        ("requests of the client", _requests(summary)),
     ]
 
 
@@ -103,11 +96,37 @@ def conclusion(summary: Summary) -> str:
     return f"The client used a token that could not work: {times}. That is a defect of the keeper."
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+def _validity(summary: Summary) -> str:
+    percent = f"{summary.valid_percent:.1f} %"
+    if not summary.without_s:
+        return percent
+    why = ", after the denial" if summary.refused and summary.ok else ""
+    return f"{percent}; {summary.without_s:g} s without one{why}"
+
+
+def _refreshes(summary: Summary) -> str:
+    failed = summary.failed_fetches
+    if not failed:
+        return str(summary.refreshes)
+    return f"{summary.refreshes}, and {failed} failed attempt{'s' if failed > 1 else ''}"
+
+
+def _faults(summary: Summary) -> str:
+    if not summary.faults:
+        return "none was met"
+    count = f"{summary.faults_survived} of {len(summary.faults)}"
+    unfinished = f", {summary.faults_unfinished} not over yet" if summary.faults_unfinished else ""
+    return f"{count}{unfinished}: {', '.join(summary.faults)}"
+
+
+def _requests(summary: Summary) -> str:
+    if not summary.refused:
+        return f"{summary.requests}, none refused"
+    news = ": so it learnt of the denial" if summary.refused == 1 and summary.ok else ""
+    return f"{summary.requests}, {summary.refused} refused{news}"
 
 
 def _reason(error: str | None) -> str:
     """Return the first clause of *error*, without the address, which says nothing here."""
     clause = (error or "no reason was given").partition(";")[0]
-    return _ORIGIN.sub("it ", clause)
+    return _ORIGIN.sub("the backend ", clause)

@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("token_keeper.cli._demo:demo", "See a keeper at work, without any configuration."),
     "inspect": ("token_keeper.cli._inspect:inspect", "Say what a token is, and whether it can work."),
     "explain": ("token_keeper.cli._explain:explain", "Say why a server refuses tokens with a code."),
+    "doctor": ("token_keeper.cli._doctor:doctor", "Go to a backend step by step, and say what is wrong."),
 }
 """By name: where the command is, and what it is for."""
 

@@ -157,7 +157,7 @@ def _fields(path: str, node: Mapping[str, object], *, now: float) -> Iterator[Ro
         if isinstance(child, dict) and child:
             yield from _fields(f"{name}.", child, now=now)
         else:
-            yield Row(label=name[:60], text=_written(name, child, now=now), style="quiet")
+            yield Row(label=name[:40], text=_written(name, child, now=now), style="quiet")
 
 
 def _written(name: str, value: object, *, now: float) -> str:

@@ -17,7 +17,7 @@ NO_TOKEN = Cause(
     hidden_by=frozenset(),
 )
 JSON_OBJECT = Cause(
-    text="The client passed the backend's JSON answer, or something else around the token, not the bare string",
+    text="The client passed the backend's JSON answer (or a prefix, or blanks) instead of the bare token",
     remedy="Parse the backend's answer and pass the string that AccessToken.to_jwt() made, and nothing else.",
     look="Look at what the client passes: it has to start with eyJ, not with a brace or a quote.",
     shown_by=frozenset({"wrapped-json", "bearer-prefix", "surrounding-whitespace"}),

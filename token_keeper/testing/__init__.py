@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from token_keeper.testing._mint import mint
     from token_keeper.testing._simulation import Simulation
     from token_keeper.testing._source import FetchCall, ScriptedSource
+    from token_keeper.testing._twilsock import FakeTwilsock
+    from token_keeper.testing._twilsock_hub import TwilsockFault
+    from token_keeper.testing._twilsock_judge import TwilsockMessage
 
 __all__ = [
     "VirtualClock",
@@ -27,6 +30,9 @@ __all__ = [
     "FakeBackend",
     "BackendFault",
     "ReceivedRequest",
+    "FakeTwilsock",
+    "TwilsockFault",
+    "TwilsockMessage",
     "Simulation",
 ]
 
@@ -40,6 +46,9 @@ _HOMES = {
     "FakeBackend": "_backend",
     "BackendFault": "_backend",
     "ReceivedRequest": "_backend_wire",
+    "FakeTwilsock": "_twilsock",
+    "TwilsockFault": "_twilsock_hub",
+    "TwilsockMessage": "_twilsock_judge",
     "Simulation": "_simulation",
 }
 

@@ -1,0 +1,89 @@
+"""Run every benchmark, each in a process of its own, and sum up for the README.
+
+    python bench --json figures.json
+
+Trust the ratios: both sides of each were measured in the same minute on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from report import heading, machine, note, table, times
+
+HERE = Path(__file__).parent
+PROGRAMS = ("reads", "imports", "scheduler", "fetches", "commands")
+
+
+def run(program: str, directory: Path) -> dict[str, Any]:
+    """Run one program, which prints its tables, and return its figures."""
+    target = directory / f"{program}.json"
+    command = [sys.executable, str(HERE / f"{program}.py"), "--json", str(target)]
+    subprocess.run(command, check=True)
+    figures: dict[str, Any] = json.loads(target.read_text())
+    return figures
+
+
+def summary(found: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Return what the README tells: a name, our figure, and the other's."""
+    one, awaited = found["reads"]["one_thread_ns"], found["reads"]["awaited_ns"]
+    together, imported = found["reads"]["threads_per_s"], found["imports"]["import_ms"]
+    turns, weight = found["scheduler"]["turns"], found["scheduler"]["bytes"]
+    fetched, shell = found["fetches"]["per_s"], found["commands"]["ms"]
+    ours, floor = one["TokenKeeper.token"], one["the floor: method, snapshot, clock"]
+    authlib, google = one["Authlib ensure_active_token, read"], one["google-auth .valid, read"]
+    got = awaited["await AsyncTokenKeeper.get()"]
+    authlib_got = awaited["Authlib await ensure_active_token"]
+    all_ours, all_authlib = together["TokenKeeper.token"], together["Authlib ensure_active_token, read"]
+    own, bare = "the scheduler's own share", "the floor: a bare heap"
+    rows = [
+        ["read a valid token", f"{ours:.0f} ns", f"{times(ours, floor)} the floor"],
+        ["", "", f"{times(authlib, ours)} faster than Authlib, {times(google, ours)} than google-auth"],
+        ["awaited", f"{got:.0f} ns", f"{times(authlib_got, got)} faster than Authlib"],
+        ["8 threads together", f"{all_ours / 1e6:.1f} M/s", f"{times(all_ours, all_authlib)} Authlib"],
+    ]
+    rows += [
+        [name, f"{imported[name]:.0f} ms", f"{times(imported[name], imported['import httpx'])} import httpx"]
+        for name in ("import token_keeper", "from token_keeper import TokenKeeper")
+    ]
+    for in_flight in ("1 in flight", "8 in flight"):
+        source = fetched[f"{in_flight}: HttpSource.fetch"]["wall"]
+        client = fetched[f"{in_flight}: httpx.AsyncClient and json()"]["wall"]
+        rows.append([f"fetches, {in_flight}", f"{source:.0f}/s", f"{times(source, client)} bare httpx"])
+    for size in ("1000", "100000"):
+        extra = turns[f"{own}, {size}"]["cpu_us"] - turns[f"{bare}, {size}"]["cpu_us"]
+        rows.append([f"a wake-up, {int(size):,} tokens", f"{extra:.1f} us", "over a bare heap of timers"])
+    rows.append(["memory beside each token", f"{weight[own]:.0f} B", f"bare heap: {weight[bare]:.0f} B"])
+    if "token-keeper inspect < token" in shell:
+        inspect, empty = shell["token-keeper inspect < token"], shell["python -c pass"]
+        rows.append(["token-keeper inspect", f"{inspect:.0f} ms", f"{times(inspect, empty)} an empty python"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run every benchmark.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the raw numbers here")
+    chosen = parser.parse_args()
+    facts = machine()
+    print(
+        f"{facts['implementation']} {facts['python']}, {facts['system']}, {facts['cores']} cores, "
+        f"load {facts['load']} before we began",
+        flush=True,
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        found = {program: run(program, Path(directory)) for program in PROGRAMS}
+    heading("For the README")
+    table(["", "ours", ""], summary(found))
+    note("Figures are of this machine in this minute; the ratios travel better.")
+    if chosen.json is not None:
+        chosen.json.write_text(json.dumps({"machine": facts, **found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""A keeper in each process of a server that forks.
+
+A keeper's thread does not survive a fork, so each child makes and starts its
+own. In gunicorn and Celery the places for that are these:
+
+    # gunicorn.conf.py
+    def post_fork(server, worker):
+        app.keeper = TokenKeeper(HttpSource(URL))
+        app.keeper.start()
+
+    def worker_exit(server, worker):
+        app.keeper.close()
+
+    # Celery
+    @worker_process_init.connect
+    def start_keeper(**_):
+        app.keeper = TokenKeeper(HttpSource(URL))
+        app.keeper.start()
+"""
+
+import os
+import sys
+
+from token_keeper import HttpSource, TokenKeeper
+
+
+def work(number: int) -> None:
+    with TokenKeeper(HttpSource(os.environ["TOKEN_URL"]), name=f"child-{number}") as keeper:
+        print(f"child {number} has a token for {keeper.snapshot.usable_for:.0f} s", flush=True)
+
+
+def fork(number: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work(number)
+        os._exit(0)
+    finally:
+        os._exit(1)  # Only after an error: a child must never go on as if it were the parent.
+
+
+children = [fork(number) for number in (1, 2)]
+sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children))

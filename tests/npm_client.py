@@ -1,0 +1,105 @@
+"""The real `twilsock` client of npm, in a process of Node.js that the tests drive."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any, Self
+
+JS = Path(__file__).parent / "js"
+INSTALL_TIMEOUT_S = 90.0
+EVENT_TIMEOUT_S = 15.0
+
+
+class CannotInstallError(Exception):
+    """Node.js, npm or the registry is not there."""
+
+
+def installed(folder: Path) -> Path:
+    """Install the packages of tests/js below *folder*, once. Returns its node_modules."""
+    wanted = (JS / "package.json").read_text()
+    stamp = folder / "installed.json"
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        _install(folder, wanted)
+        stamp.write_text(wanted)
+    return folder / "node_modules"
+
+
+def _install(folder: Path, wanted: str) -> None:
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise CannotInstallError(f"{program} is not installed")
+    (folder / "package.json").write_text(wanted)
+    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+    try:
+        run = subprocess.run(command, cwd=folder, capture_output=True, timeout=INSTALL_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise CannotInstallError(f"npm install took over {INSTALL_TIMEOUT_S:g} s") from None
+    if run.returncode:
+        raise CannotInstallError(f"npm install failed with exit code {run.returncode}: no registry?")
+
+
+class NpmClient:
+    """One client. What it says is an event: a dict with `event` and what belongs to it."""
+
+    def __init__(self, modules: Path) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self._coming: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._process = subprocess.Popen(
+            ["node", str(JS / "twilsock-client.js")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NODE_PATH": str(modules)},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(EVENT_TIMEOUT_S)
+        self._reader.join(EVENT_TIMEOUT_S)
+        self._process.stdout.close()
+
+    def connect(self, url: str, token: str) -> None:
+        self._tell(order="connect", url=url, token=token)
+
+    def update(self, token: str) -> None:
+        self._tell(order="update", token=token)
+
+    def disconnect(self) -> None:
+        self._tell(order="disconnect")
+
+    def next(self, event: str, **details: Any) -> dict[str, Any]:
+        """Wait for *event* with these *details*, past all others. Returns it."""
+        while True:
+            said = self._coming.get(timeout=EVENT_TIMEOUT_S)
+            assert said is not None, f"the client ended; it said {self.seen}"
+            self.seen.append(said)
+            if {"event": event, **details}.items() <= said.items():
+                return said
+
+    def states(self) -> list[str]:
+        """Return the states that it was in, as far as they were waited for."""
+        return [said["state"] for said in self.seen if said["event"] == "stateChanged"]
+
+    def _tell(self, **order: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._coming.put(json.loads(line))
+        self._coming.put(None)

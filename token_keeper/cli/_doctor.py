@@ -1,0 +1,269 @@
+"""`token-keeper doctor`: whether a backend can be reached, and what becomes of its token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from token_keeper._errors import ConfigError
+from token_keeper._model import Finding, Secret
+from token_keeper._redact import is_secret_name
+from token_keeper.cli._group import SafeUsageError, fail
+from token_keeper.cli._input import EXPECTABLE, MAX_SECRET, Seconds, expectations, read_secret
+from token_keeper.cli._inspect import PRODUCTS
+from token_keeper.cli._output import Row, Section, write_json, write_page
+from token_keeper.doctor import (
+    Order,
+    ProductStatus,
+    ProductVerdict,
+    Report,
+    Request,
+    Status,
+    Step,
+    examine,
+    timeline,
+)
+from token_keeper.doctor._references import BadReferenceError, has_reference, resolved
+from token_keeper.inspection import Expectations
+from token_keeper.inspection._reading import looks_like_jwt
+from token_keeper.profiles import profile_named
+
+EXIT_FAILED = 1
+PIPE_WIDTH = 80
+MARGIN = 6
+"""Columns that a page puts around a line of text."""
+
+STYLES = {Status.OK: "good", Status.WARNING: "warning", Status.FAILED: "error", Status.SKIPPED: "quiet"}
+HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
+
+PROBLEMS = {
+    "url": "the URL has to be https://HOST/PATH, without a user in it; http only to this machine,"
+    " or with --allow-http",
+    "method": "--method is GET or POST",
+    "headers": "--header takes 'Name: value', in visible ASCII",
+    "json": "--json-body cannot be sent as JSON",
+    "token_path": "--token-path is no JMESPath expression that can be used",
+    "timeout": "--timeout is more than 0 and at most 30 seconds",
+    "proxy": "the environment sets a proxy that cannot be used",
+}
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option("--url", "url_option", metavar="URL", help="Where tokens are issued; the same as URL.")
+@click.option("--method", type=click.Choice(["GET", "POST"], case_sensitive=False), help="Default: GET.")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'Name: value'",
+    help="Sent along. ${env:NAME} and ${file:PATH} in the value keep secrets out of the list of processes.",
+)
+@click.option("--json-body", metavar="TEXT|@FILE", help="Sent as JSON; makes it a POST.")
+@click.option("--token-path", metavar="JMESPATH", help="Where the token is; else the usual names are tried.")
+@click.option(
+    "--profile",
+    type=click.Choice(["auto", "jwt", "twilio", "opaque"]),
+    default="auto",
+    show_default=True,
+    help="The rules for the token; auto goes by its look.",
+)
+@click.option(
+    "--for", "products", type=PRODUCTS, multiple=True, help="A product that the token must be good for."
+)
+@click.option(
+    "--expect", multiple=True, metavar="KEY=VALUE", help=f"What it must hold: {', '.join(EXPECTABLE)}."
+)
+@click.option("--secret-file", metavar="FILE", help="The secret or public key that checks the signature.")
+@click.option("--ca-file", metavar="FILE", help="Authorities to trust for TLS, in PEM.")
+@click.option("--allow-http", is_flag=True, help="Send credentials in the clear to other machines.")
+@click.option(
+    "--timeout", type=Seconds(0.001), default=10.0, show_default=True, help="Seconds, for each step."
+)
+@click.option("--json", "as_json", is_flag=True, help="Write JSON.")
+def doctor(url: str | None, url_option: str | None, *, as_json: bool, **options: Any) -> int:
+    """Go to a backend step by step, fetch one token, and say what is wrong.
+
+    \b
+        token-keeper doctor https://backend.example/token
+        token-keeper doctor https://backend.example/token --for chat \\
+            --header 'Authorization: Bearer ${env:BACKEND_KEY}'
+
+    It asks once, with the very code that a keeper asks with. It shows neither
+    the token nor anything that was sent; the query of the URL is not shown either.
+
+    Exit codes: 0 no step failed, 1 one did, 64 wrong usage, 66 a file cannot be read.
+    """  # noqa: D301 # click looks for the character, not for its name.
+    if (url is None) == (url_option is None):
+        raise _usage("give one URL, as URL or as --url")
+    order = _order(url or url_option or "", **options)
+    try:
+        report = asyncio.run(examine(order))
+    except ConfigError as wrong:
+        _refuse(wrong)
+    if as_json:
+        write_json(report.as_dict())
+    else:
+        write_page(as_page(report, width=_width()))
+    return os.EX_OK if report.ok else EXIT_FAILED
+
+
+def _order(  # noqa: PLR0913 # One per option.
+    url: str,
+    *,
+    method: str | None,
+    headers: tuple[str, ...],
+    json_body: str | None,
+    token_path: str | None,
+    profile: str,
+    products: tuple[str, ...],
+    expect: tuple[str, ...],
+    secret_file: str | None,
+    ca_file: str | None,
+    allow_http: bool,
+    timeout: float,
+) -> Order:
+    stated = expectations(products, expect)
+    if stated and profile in {"jwt", "opaque"}:
+        raise _usage("--for and --expect need --profile twilio, or auto")
+    if token_path is not None and looks_like_jwt(token_path):
+        raise _usage(PROBLEMS["token_path"])
+    twilio = profile_named("twilio")
+    return Order(
+        request=Request(
+            url=url,
+            method=method,
+            headers=dict(_header(number, text) for number, text in enumerate(headers, 1)),
+            json=None if json_body is None else _json_body(json_body),
+            token_path=token_path,
+            timeout=timeout,
+            ca_file=ca_file,
+            allow_http=allow_http,
+        ),
+        profile=profile,
+        expect=Expectations.from_mapping(stated, known=twilio.expects, products=twilio.products),
+        key=read_secret(secret_file),
+    )
+
+
+def _header(number: int, text: str) -> tuple[str, Secret]:
+    """Return the name and the value of the header *text*. No message repeats any of it."""
+    name, colon, value = text.partition(":")
+    name, value = name.strip(), value.strip()
+    if not colon or not name:
+        raise _usage(PROBLEMS["headers"])
+    if not has_reference(value) and is_secret_name(name):
+        click.echo(
+            f"token-keeper: warning: header {number} looks like a secret, and everybody on this machine"
+            " can read it in the list of processes; use ${env:NAME} or ${file:PATH}",
+            err=True,
+        )
+    try:
+        secret = resolved(value, environ=os.environ, read=lambda path: _text(path, f"of header {number}"))
+    except BadReferenceError as wrong:
+        raise _usage(f"header {number}: {wrong}") from None
+    if not HEADER_VALUE.fullmatch(secret.reveal()):
+        raise _usage(f"header {number} holds what no header can hold, such as a line end")
+    return name, secret
+
+
+def _json_body(text: str) -> Any:
+    document = _text(text[1:], "of --json-body") if text.startswith("@") else text
+    try:
+        return json.loads(document)
+    except (ValueError, RecursionError):
+        pass
+    raise _usage("--json-body is not JSON")
+
+
+def _text(path: str, whose: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_SECRET).decode("utf-8")
+    except UnicodeDecodeError:
+        fail(f"the file {whose} is not text", os.EX_NOINPUT)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its name cannot be one"
+        fail(f"the file {whose} cannot be read ({reason})", os.EX_NOINPUT)
+
+
+def _refuse(wrong: ConfigError) -> NoReturn:
+    """Say what is wrong with an option, in words that do not repeat it."""
+    key = wrong.key.partition("[")[0]
+    if key == "ca_file":
+        fail(f"the file of --ca-file {wrong.problem}", os.EX_NOINPUT)
+    raise _usage(PROBLEMS.get(key, "the options do not fit together")) from None
+
+
+def _usage(problem: str) -> SafeUsageError:
+    return SafeUsageError(problem, click.get_current_context())
+
+
+def _width() -> int:
+    columns = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else PIPE_WIDTH
+    return columns - MARGIN
+
+
+def as_page(report: Report, *, width: int) -> Iterator[Section]:
+    """Yield the form that people read."""
+    yield Section(heading=report.url)
+    yield Section(rows=[row for step in report.steps for row in _rows(step, report)])
+    picture = timeline(report.marks, width)
+    if picture:
+        yield Section(heading="Timeline", rows=[Row(label="", text=line) for line in picture])
+    yield _verdict(report)
+
+
+def _rows(step: Step, report: Report) -> Iterator[Row]:
+    yield Row(
+        label=f"{step.status:<7}  {step.name}",
+        text=step.summary.removeprefix("skipped: "),
+        notes=step.notes,
+        style=STYLES[step.status],
+    )
+    if step.name == "findings":
+        yield from (_finding_row(finding) for finding in report.findings)
+        return
+    if step.name == "products":
+        yield from (_product_row(name, verdict) for name, verdict in (report.products or {}).items())
+    if step.remedy:
+        yield Row(label="", text=f"-> {step.remedy}")
+
+
+def _finding_row(finding: Finding) -> Row:
+    notes = (f"-> {finding.hint}",) if finding.hint else ()
+    text = f"{finding.code}: {finding.message}"
+    return Row(label=f"{'':9}{finding.severity}", text=text, notes=notes, style=finding.severity.value)
+
+
+def _product_row(name: str, verdict: ProductVerdict) -> Row:
+    reasons = "; ".join(reason.message for reason in verdict.reasons)
+    words = {
+        ProductStatus.OK: ("ok", "good"),
+        ProductStatus.NOT_GRANTED: ("not granted", "quiet"),
+        ProductStatus.REFUSED: (f"will be refused because {reasons}", "error"),
+    }
+    text, style = words[verdict.status]
+    return Row(label=f"{'':9}{name}", text=text, style=style)
+
+
+def _verdict(report: Report) -> Section:
+    counts: Mapping[Status, int] = {
+        status: sum(step.status is status for step in report.steps) for status in Status
+    }
+    failed, warned = counts[Status.FAILED], counts[Status.WARNING]
+    if failed:
+        first = next(step for step in report.steps if step.status is Status.FAILED)
+        return Section(heading=f"Failed: {first.name}: {first.summary}", style="error")
+    if warned:
+        return Section(heading=f"It works, with {warned} warning{'s' * (warned != 1)}.", style="warning")
+    return Section(heading="All is well.", style="good")

@@ -1,0 +1,25 @@
+"""Examines a backend step by step, from its name to what becomes of its token."""
+
+from __future__ import annotations
+
+from token_keeper.doctor._examine import Order, examine, shown_url
+from token_keeper.doctor._fetch import Request
+from token_keeper.doctor._forecast import Forecast, forecast
+from token_keeper.doctor._report import ProductStatus, ProductVerdict, Report, Status, Step
+from token_keeper.doctor._timeline import Mark, timeline
+
+__all__ = [
+    "examine",
+    "Order",
+    "Request",
+    "Report",
+    "Step",
+    "Status",
+    "ProductVerdict",
+    "ProductStatus",
+    "Forecast",
+    "forecast",
+    "Mark",
+    "timeline",
+    "shown_url",
+]
