@@ -17,14 +17,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
-from pages import blocks_of
+from pages import blocks_of, run
 
 from token_keeper import EventKind, RefreshPolicy, Verdict
 from token_keeper import _schedule as schedule
@@ -99,13 +99,24 @@ def test_a_page_runs_as_it_stands(page: Path, outside: dict[str, str], tmp_path:
     ended = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "tests" / "pages.py"), str(page)],
         cwd=tmp_path,
-        env=os.environ | outside,
+        env={name: value for name, value in os.environ.items() if not _is_proxy(name)} | outside,
         capture_output=True,
         text=True,
         timeout=100,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def _is_proxy(name: str) -> bool:
+    return name.lower().endswith("_proxy")
+
+
+def test_a_page_that_shows_other_output_than_it_prints_is_found_out(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n\n```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match="page.md:3 printed other than the page says:\n2"):
+        run(page)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -192,10 +203,10 @@ def test_the_attempts_in_an_outage_are_computed() -> None:
 
 
 @pytest.mark.parametrize("field", fields(RefreshPolicy), ids=lambda field: field.name)
-def test_the_schedule_names_each_setting_with_its_default(field: object) -> None:
-    name, default = field.name, field.default  # type: ignore[attr-defined]
+def test_the_schedule_names_each_setting_with_its_default(field: Field[float]) -> None:
+    default = field.default
     shown = str(default) if isinstance(default, bool) else f"{default:.10g}"
-    assert f"| `{name}` | {shown} |" in docs("schedule.md")
+    assert f"| `{field.name}` | {shown} |" in docs("schedule.md")
 
 
 @pytest.mark.parametrize("kind", EventKind)

@@ -38,7 +38,9 @@ def running(name: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
     with subprocess.Popen(
         command,
-        env=os.environ | {"PYTHONUNBUFFERED": "1"} | environment,
+        env={name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        | {"PYTHONUNBUFFERED": "1"}
+        | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

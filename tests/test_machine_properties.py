@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict, deque
+import math
+from collections import deque
 from dataclasses import replace
 
 from helpers import DAY, HOUR, PLAIN, T0, a_token, backend
@@ -69,7 +69,7 @@ class Watched(Simulation):
     def __init__(self, *, policy: RefreshPolicy, seed: int, fetch_s: float, sourced: bool) -> None:
         self.answers = Answers(self)
         self.expiries: dict[str, float] = {}
-        self.refused_with: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=MAX_DENIED))
+        self.denials: dict[str, set[str]] = {}
         self.drawn: list[float] = []
         self.turns: deque[float] = deque(maxlen=50)
         self.phases = {Phase.WAITING}
@@ -89,7 +89,7 @@ class Watched(Simulation):
         current = self.state.current
         verdict = super().deny(by, meaning=meaning)
         if current is not None and verdict in {Verdict.DENIED, Verdict.GAVE_UP}:
-            self.refused_with[by].append(current.token.fingerprint)
+            self._note_denial(current.token.fingerprint, by)
         self.check_reads()
         return verdict
 
@@ -98,13 +98,20 @@ class Watched(Simulation):
             token = self.usable(by)
             if token is not None:
                 assert self.boot < self.expiries[token.fingerprint], "an expired token is readable"
-                assert token.fingerprint not in self.refused_with[by], "a denied token is readable"
+                assert by not in self.denials.get(token.fingerprint, ()), "a denied token is readable"
 
     def _note_expiry(self, what: Input) -> None:
-        if isinstance(what, Fetched | TokenSupplied):
+        # What counts is the wall clock at receipt, whichever way it is set later.
+        current = self.state.current
+        if isinstance(what, Fetched | TokenSupplied) and (current is None or current.token != what.token):
             expires_at = what.token.expires_at
-            expires = float("inf") if expires_at is None else self.boot + expires_at - self.wall
-            self.expiries.setdefault(what.token.fingerprint, max(expires, self.boot))
+            expires = math.inf if expires_at is None else self.boot + expires_at - self.wall
+            self.expiries[what.token.fingerprint] = expires
+
+    def _note_denial(self, fingerprint: str, by: str) -> None:
+        self.denials[fingerprint] = self.denials.pop(fingerprint, set()) | {by}
+        while len(self.denials) > MAX_DENIED:
+            self.denials.pop(next(iter(self.denials)))
 
     def _check_succession(self, before: State) -> None:
         after = self.state.phase

@@ -22,6 +22,7 @@ from token_keeper.cli._input import EXPECTABLE, MAX_SECRET, Seconds, expectation
 from token_keeper.cli._inspect import PRODUCTS
 from token_keeper.cli._output import Row, Section, write_json, write_page
 from token_keeper.doctor import (
+    Connect,
     Order,
     ProductStatus,
     ProductVerdict,
@@ -54,6 +55,8 @@ PROBLEMS = {
     "token_path": "--token-path is no JMESPath expression that can be used",
     "timeout": "--timeout is more than 0 and at most 30 seconds",
     "proxy": "the environment sets a proxy that cannot be used",
+    "twilsock_url": "--twilsock-url has to be wss://HOST/PATH, without a user in it; ws only to this machine",
+    "region": "--region is the name of one of Twilio's regions, such as us1 or ie1",
 }
 
 
@@ -89,6 +92,11 @@ PROBLEMS = {
 @click.option(
     "--timeout", type=Seconds(0.001), default=10.0, show_default=True, help="Seconds, for each step."
 )
+@click.option("--connect", is_flag=True, help="Show the token to Twilio's Twilsock, and report its answer.")
+@click.option("--twilsock-url", metavar="URL", help="Show it to this server instead; with --connect.")
+@click.option(
+    "--region", metavar="NAME", help="Of Twilio, with --connect. Default: the token's twr, else us1."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
 def doctor(url: str | None, url_option: str | None, *, as_json: bool, **options: Any) -> int:
     """Go to a backend step by step, fetch one token, and say what is wrong.
@@ -101,7 +109,8 @@ def doctor(url: str | None, url_option: str | None, *, as_json: bool, **options:
     It asks once, with the very code that a keeper asks with. It shows neither
     the token nor anything that was sent; the query of the URL is not shown either.
 
-    Exit codes: 0 no step failed, 1 one did, 64 wrong usage, 66 a file cannot be read.
+    Exit codes: 0 no step failed, 1 one did, 64 wrong usage, 66 a file cannot be read,
+    69 --connect without the package that it needs.
     """  # noqa: D301 # click looks for the character, not for its name.
     if (url is None) == (url_option is None):
         raise _usage("give one URL, as URL or as --url")
@@ -131,12 +140,17 @@ def _order(  # noqa: PLR0913 # One per option.
     ca_file: str | None,
     allow_http: bool,
     timeout: float,
+    connect: bool,
+    twilsock_url: str | None,
+    region: str | None,
 ) -> Order:
     stated = expectations(products, expect)
     if stated and profile in {"jwt", "opaque"}:
         raise _usage("--for and --expect need --profile twilio, or auto")
     if token_path is not None and looks_like_jwt(token_path):
         raise _usage(PROBLEMS["token_path"])
+    if not connect and (twilsock_url is not None or region is not None):
+        raise _usage("--twilsock-url and --region need --connect")
     twilio = profile_named("twilio")
     return Order(
         request=Request(
@@ -152,6 +166,9 @@ def _order(  # noqa: PLR0913 # One per option.
         profile=profile,
         expect=Expectations.from_mapping(stated, known=twilio.expects, products=twilio.products),
         key=read_secret(secret_file),
+        connect=(
+            Connect(url=twilsock_url, region=region, timeout=timeout, ca_file=ca_file) if connect else None
+        ),
     )
 
 
@@ -199,6 +216,8 @@ def _text(path: str, whose: str) -> str:
 def _refuse(wrong: ConfigError) -> NoReturn:
     """Say what is wrong with an option, in words that do not repeat it."""
     key = wrong.key.partition("[")[0]
+    if key == "twilsock":
+        fail(f"--connect {wrong.problem}", os.EX_UNAVAILABLE)
     if key == "ca_file":
         fail(f"the file of --ca-file {wrong.problem}", os.EX_NOINPUT)
     raise _usage(PROBLEMS.get(key, "the options do not fit together")) from None

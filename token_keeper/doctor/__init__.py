@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from token_keeper.doctor._connect import Connect
 from token_keeper.doctor._examine import Order, examine, shown_url
 from token_keeper.doctor._fetch import Request
 from token_keeper.doctor._forecast import Forecast, forecast
@@ -12,6 +13,7 @@ __all__ = [
     "examine",
     "Order",
     "Request",
+    "Connect",
     "Report",
     "Step",
     "Status",

@@ -15,6 +15,7 @@ import httpx
 from token_keeper._errors import ConfigError
 from token_keeper._model import Issued, Secret
 from token_keeper._policy import RefreshPolicy
+from token_keeper.doctor import _connect as twilsock
 from token_keeper.doctor import _findings as findings
 from token_keeper.doctor import _kind as kinds
 from token_keeper.doctor._fetch import Observed, Request, fetch_once
@@ -39,6 +40,7 @@ class Order:
         expect: What it must be good for.
         key: What to check its signature with.
         policy: When a keeper would refresh it.
+        connect: Whom else to show it to; None is nobody.
     """
 
     request: Request
@@ -46,6 +48,7 @@ class Order:
     expect: Expectations = field(default_factory=Expectations)
     key: Secret | None = None
     policy: RefreshPolicy = field(default_factory=RefreshPolicy)
+    connect: twilsock.Connect | None = None
 
 
 async def examine(order: Order, *, clock: Callable[[], float] = time.time) -> Report:
@@ -60,16 +63,20 @@ async def examine(order: Order, *, clock: Callable[[], float] = time.time) -> Re
     """
     request = order.request
     request.source()
+    if order.connect is not None:
+        order.connect.check()
     context = trusted(request)
     way = await walk(_target(request), context, now=clock())
     url = shown_url(request.url)
     if any(step.status is Status.FAILED for step in way):
         rest = ("http", *_TOKEN_STEPS, "clock", "schedule")
-        return Report(url=url, steps=(*way, *skipped(rest, "the backend was not reached")))
+        unasked = twilsock.not_connected(order.connect, "there is no token")
+        return Report(url=url, steps=(*way, *skipped(rest, "the backend was not reached"), *unasked))
     observed = await fetch_once(request, clock=clock)
     if observed.issued is not None:
-        return _with_token(order, observed, observed.issued, Report(url=url, steps=way))
-    return Report(url=url, steps=(*way, *_without_token(observed)))
+        return await _with_token(order, observed, observed.issued, Report(url=url, steps=way))
+    unasked = twilsock.not_connected(order.connect, "there is no token")
+    return Report(url=url, steps=(*way, *_without_token(observed), *unasked))
 
 
 def shown_url(url: str) -> str:
@@ -121,7 +128,7 @@ def _without_token(observed: Observed) -> tuple[Step, ...]:
     return (http, *middle, clock, *skipped(("schedule",), "there is no token"))
 
 
-def _with_token(order: Order, observed: Observed, issued: Issued, report: Report) -> Report:
+async def _with_token(order: Order, observed: Observed, issued: Issued, report: Report) -> Report:
     kind = kinds.kind_of(
         issued.secret,
         asked=order.profile,
@@ -142,6 +149,7 @@ def _with_token(order: Order, observed: Observed, issued: Issued, report: Report
         findings.clock_step(observed.ahead_s),
         schedule_step(seen) if seen else skipped(("schedule",), "a keeper would not use this token")[0],
         *((kinds.products_step(verdicts, order.expect.grants),) if verdicts is not None else ()),
+        *(await twilsock.connected(order.connect, examined, expect=order.expect, key=order.key)),
     )
     return replace(
         report,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from token_keeper.doctor._words import length
 
-LEAST_WIDTH = 24
+LEAST_WIDTH = 40
 _GAP = 2
 
 
@@ -26,21 +26,6 @@ class Mark:
     until: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Label:
-    """What stands above and below the bar, around one column."""
-
-    column: int
-    name: str
-    time: str
-
-    def span(self, width: int) -> tuple[int, int]:
-        """Return the first column of it, and the first one after it."""
-        wider = max(self.name, self.time, key=len)
-        start = _start(self.column, wider, width)
-        return start, start + len(wider)
-
-
 def timeline(marks: Sequence[Mark], width: int) -> list[str]:
     """Draw *marks* into lines of at most *width* characters: names, a bar, and times.
 
@@ -55,12 +40,10 @@ def timeline(marks: Sequence[Mark], width: int) -> list[str]:
     def column(at: float) -> int:
         return round((at - first) / (last - first) * (width - 1))
 
-    rows = _rows(_labels(marks, column), width)
-    return [
-        *(_line(row, width, lambda label: label.name) for row in reversed(rows)),
-        _bar(marks, column, width),
-        *(_line(row, width, lambda label: label.time) for row in rows),
-    ]
+    groups = _groups(marks, column)
+    names = [(place, ", ".join(mark.name for mark in group)) for place, group in groups]
+    times = [(place, _time(group)) for place, group in groups]
+    return [*reversed(_lines(names, width)), _bar(marks, column, width), *_lines(times, width)]
 
 
 def _bar(marks: Sequence[Mark], column: Callable[[float], int], width: int) -> str:
@@ -76,16 +59,13 @@ def _bar(marks: Sequence[Mark], column: Callable[[float], int], width: int) -> s
     return "".join(bar)
 
 
-def _labels(marks: Sequence[Mark], column: Callable[[float], int]) -> list[_Label]:
-    """Return a label for each column that has marks, from left to right."""
+def _groups(marks: Sequence[Mark], column: Callable[[float], int]) -> list[tuple[int, list[Mark]]]:
+    """Return the marks of each column that has any, from left to right."""
     places: dict[int, list[Mark]] = {}
     for mark in sorted(marks, key=lambda mark: mark.at):
         middle = mark.at if mark.until is None else (mark.at + mark.until) / 2
         places.setdefault(column(middle), []).append(mark)
-    return [
-        _Label(place, ", ".join(mark.name for mark in group), _time(group))
-        for place, group in sorted(places.items())
-    ]
+    return sorted(places.items())
 
 
 def _time(group: Sequence[Mark]) -> str:
@@ -97,26 +77,15 @@ def _time(group: Sequence[Mark]) -> str:
     return f"in {length(mark.at)}" if mark.at > 0 else f"{length(mark.at)} ago"
 
 
-def _rows(labels: Iterable[_Label], width: int) -> list[list[_Label]]:
-    """Put each label into the first row where it does not touch the one before it."""
-    rows: list[list[_Label]] = []
-    for label in labels:
-        start, _ = label.span(width)
-        row = next((row for row in rows if row[-1].span(width)[1] + _GAP <= start), None)
-        if row is None:
-            rows.append([label])
+def _lines(texts: Iterable[tuple[int, str]], width: int) -> list[str]:
+    """Put each text around its column, into the first line where it does not touch the one before it."""
+    lines: list[str] = []
+    for column, text in texts:
+        start = max(0, min(column - len(text) // 2, width - len(text)))
+        for index, line in enumerate(lines):
+            if len(line) + _GAP <= start:
+                lines[index] = line.ljust(start) + text
+                break
         else:
-            row.append(label)
-    return rows
-
-
-def _line(row: Sequence[_Label], width: int, text: Callable[[_Label], str]) -> str:
-    line = ""
-    for label in row:
-        line = line.ljust(_start(label.column, text(label), width)) + text(label)
-    return line
-
-
-def _start(column: int, text: str, width: int) -> int:
-    """Return where *text* begins so that its middle is at *column*, within *width*."""
-    return max(0, min(column - len(text) // 2, width - len(text)))
+            lines.append(" " * start + text)
+    return [line[:width] for line in lines]

@@ -14,7 +14,7 @@ from typing import Final, Self
 from token_keeper._model import Secret
 from token_keeper.testing._loopback import LoopThread, bound_socket
 from token_keeper.testing._mint import KEY, mint
-from token_keeper.testing._twilsock_hub import Decision, Hub, TwilsockFault
+from token_keeper.testing._twilsock_hub import Decision, Hub, Rules, TwilsockFault
 from token_keeper.testing._twilsock_judge import (
     THROTTLED,
     TOKEN_EXPIRED,
@@ -48,7 +48,8 @@ class FakeTwilsock:
         key: The API Key Secret with which tokens must be signed.
         products: For which they must have a grant: ``chat``, ``sync``, ``voice``, ``video``.
         warn_before: Seconds before a token's expiry at which its client is told.
-        clock: Unix time. `clock_offset`, in seconds, is added to it when a token arrives.
+        clock: Unix time, read when a token arrives; `clock_offset`, in seconds, is
+            added to it. Under one that stands still a lifetime starts on arrival.
         ssl_context: Serves wss with this certificate.
 
     Attributes:
@@ -115,7 +116,7 @@ class FakeTwilsock:
         # Bound but not listening, for life: nobody else gets the port while the server is down.
         self._hold = bound_socket(0)
         self._port = self._hold.getsockname()[1]
-        self._hub = Hub(self, self._port, self._tls)
+        self._hub = Hub(self._rules(), self._port, self._tls)
         self._thread.start()
         self.up()
 
@@ -264,31 +265,33 @@ class FakeTwilsock:
         with self._news:
             return self._script[on].popleft() if self._script[on] else self._for_good.get(on)
 
-    def decide(self, on: On, token: Secret, before: Bearer | None) -> Decision:
-        """Say how *token* is answered: as ordered, else as Twilio would. Called by the network side."""
+    def _rules(self) -> Rules:
+        return Rules(
+            now=lambda: self.now,
+            warn_before=lambda: self.warn_before,
+            decide=self._decide,
+            note=self._note,
+            note_live=self._note_live,
+        )
+
+    def _decide(self, on: On, token: Secret, before: Bearer | None) -> Decision:
         ordered = self._next_order(on)
         if ordered is not None:
             return ordered
-        if on == "update" and before is None:
+        if on == "init":
+            before = None
+        elif before is None:
             return Decision(status=failure(401, UNAUTHORIZED))
-        status, bearer = judge(
-            token,
-            key=self._key,
-            now=self.now,
-            products=self._products,
-            before=before if on == "update" else None,
-        )
+        status, bearer = judge(token, key=self._key, now=self.now, products=self._products, before=before)
         return Decision(status=status, bearer=bearer)
 
-    def note(self, message: TwilsockMessage) -> None:
-        """Take note of a message that was dealt with. Called by the network side."""
+    def _note(self, message: TwilsockMessage) -> None:
         with self._news:
             self.received.append(message)
             self._counts[message.method] = self._counts.get(message.method, 0) + 1
             self._news.notify_all()
 
-    def note_live(self, count: int) -> None:
-        """Take note of how many connections are live. Called by the network side."""
+    def _note_live(self, count: int) -> None:
         with self._news:
             self._live = count
             self._news.notify_all()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from token_keeper._model import Secret
@@ -55,27 +55,23 @@ class Decision:
     fault: TwilsockFault | None = None
 
 
-class Rules(Protocol):
-    """What the network side asks of `FakeTwilsock`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the network side asks of `FakeTwilsock`, and what it tells it.
 
-    warn_before: float
+    Args:
+        now: Returns Unix seconds.
+        warn_before: Returns how long before a token's expiry its client is told, in seconds.
+        decide: Says how a token is answered, given for whom the last one was.
+        note: Is told of each message that was dealt with.
+        note_live: Is told how many connections have an accepted token.
+    """
 
-    @property
-    def now(self) -> float:
-        """Unix seconds."""
-        ...
-
-    def decide(self, on: On, token: Secret, before: Bearer | None) -> Decision:
-        """Say how *token* is answered."""
-        ...
-
-    def note(self, message: TwilsockMessage) -> None:
-        """Take note of a message that was dealt with."""
-        ...
-
-    def note_live(self, count: int) -> None:
-        """Take note of how many connections have an accepted token."""
-        ...
+    now: Callable[[], float]
+    warn_before: Callable[[], float]
+    decide: Callable[[On, Secret, Bearer | None], Decision]
+    note: Callable[[TwilsockMessage], None]
+    note_live: Callable[[int], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -197,10 +193,10 @@ class Hub:
 
     def _arm(self, client: _Client, bearer: Bearer) -> None:
         client.disarm()
-        left_s = bearer.expires_at - self._rules.now
+        left_s = bearer.expires_at - self._rules.now()
         self._later(client, left_s, lambda: self._end(client, failure(410, TOKEN_EXPIRED)))
         if client.wants_updates:
-            self._later(client, left_s - self._rules.warn_before, lambda: self._warn(client))
+            self._later(client, left_s - self._rules.warn_before(), lambda: self._warn(client))
 
     def _later(
         self, client: _Client, delay_s: float, errand: Callable[[], Coroutine[Any, Any, None]]

@@ -106,6 +106,15 @@ async def probe(
             await _leave(connection)
 
 
+def check_installed() -> None:
+    """Check that the extra `[twilio]` is there.
+
+    Raises:
+        ConfigError: If it is not, with the line that installs it.
+    """
+    _network()
+
+
 def _network() -> ModuleType:
     try:
         return import_module("token_keeper.twilsock._socket")

@@ -28,7 +28,8 @@ class _Opening(websockets_connect):
 
 def opening(endpoint: Endpoint, ssl_context: ssl.SSLContext | None) -> websockets_connect:
     """Return what opens a connection when it is awaited. The caller limits its time."""
-    tls: dict[str, Any] = {} if ssl_context is None else {"ssl": ssl_context}
+    is_tls = endpoint.url[:4].lower() == "wss:"
+    tls: dict[str, Any] = {"ssl": ssl_context} if is_tls and ssl_context is not None else {}
     return _Opening(
         endpoint.url,
         compression=None,
