@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 from click.testing import CliRunner, Result
@@ -11,10 +10,8 @@ from minting import CHAT, minted
 
 from token_keeper.cli._group import cli
 
-NO_PROXY: dict[str, str | None] = {
-    name: None
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-}
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+NO_PROXY: dict[str, str | None] = dict.fromkeys(_PROXIES)
 
 
 def run(*args: str, env: dict[str, str | None] | None = None) -> Result:
@@ -42,7 +39,3 @@ def for_twilio(*grants: Any, lifetime: int = 3600, age: int = 0, **options: Any)
         return minted(*(grants or (CHAT,)), nbf=start, valid_until=start + lifetime, **options)
 
     return mint
-
-
-def an_hour_from_now() -> float:
-    return time.time() + 3600

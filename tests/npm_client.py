@@ -22,6 +22,9 @@ class CannotInstallError(Exception):
 
 def installed(folder: Path) -> Path:
     """Install the packages of tests/js below *folder*, once. Returns its node_modules."""
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise CannotInstallError(f"{program} is not installed")
     wanted = (JS / "package.json").read_text()
     stamp = folder / "installed.json"
     if not (stamp.exists() and stamp.read_text() == wanted):
@@ -31,11 +34,11 @@ def installed(folder: Path) -> Path:
 
 
 def _install(folder: Path, wanted: str) -> None:
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            raise CannotInstallError(f"{program} is not installed")
     (folder / "package.json").write_text(wanted)
-    command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+    command = [
+        *("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"),
+        *("--fetch-retries=1", "--fetch-retry-mintimeout=1000"),
+    ]
     try:
         run = subprocess.run(command, cwd=folder, capture_output=True, timeout=INSTALL_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -115,7 +115,7 @@ def _is_proxy(name: str) -> bool:
 def test_a_page_that_shows_other_output_than_it_prints_is_found_out(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Page\n\n```python\nprint(1 + 1)\n```\n\n```text\n3\n```\n", encoding="utf-8")
-    with pytest.raises(AssertionError, match="page.md:3 printed other than the page says:\n2"):
+    with pytest.raises(AssertionError, match=r"page\.md:3 printed other than the page says:\n2"):
         run(page)
 
 

@@ -179,7 +179,7 @@ def test_a_wrong_path_names_what_stands_there_instead(backend):
     [
         (lambda token: {"data": {"accessToken": token}}, "data.accessToken"),
         (lambda token: token, ""),
-        (lambda token: json.dumps(token), "@"),
+        (json.dumps, "@"),
     ],
 )
 def test_it_says_where_in_the_answer_the_token_stood(wrap, path):
@@ -285,7 +285,10 @@ def test_a_twilio_token_is_recognized_and_judged_for_each_product():
     assert document["step"]["kind"]["details"]["profile"] == "twilio"
     assert 'profile="twilio"' in document["step"]["kind"]["summary"]
     assert {name: verdict["verdict"] for name, verdict in document["products"].items()} == {
-        **{"chat": "ok", "sync": "not_granted", "voice": "not_granted", "video": "ok"},
+        "chat": "ok",
+        "sync": "not_granted",
+        "voice": "not_granted",
+        "video": "ok",
     }
     assert statuses(document)["products"] == "ok"
 
@@ -353,6 +356,25 @@ def test_a_plain_jwt_is_no_token_for_twilio_when_that_was_asked_for(backend):
 
     assert statuses(document)["findings"] == "failed"
     assert statuses(document)["products"] == "failed"
+
+
+def test_what_only_twilios_rules_check_is_checked_by_them(backend):
+    document = examined(backend.url, "--for", "chat")
+
+    assert document["step"]["kind"]["details"]["profile"] == "twilio"
+    assert "--for" in document["step"]["kind"]["summary"]
+
+
+def test_a_host_that_cannot_be_a_name_fails_at_dns():
+    step = examined(f"https://{'a' * 70}.example/")["step"]["dns"]
+
+    assert (step["status"], step["remedy"]) == ("failed", "Correct the URL.")
+
+
+def test_a_body_in_a_file_that_is_no_text_exits_66(tmp_path):
+    (tmp_path / "body").write_bytes(b"\xff\xfe")
+
+    assert run("https://backend.example/", "--json-body", f"@{tmp_path / 'body'}").exit_code == 66
 
 
 def test_a_proxy_of_the_environment_stands_for_the_way(backend):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import trustme
 from examining import examined, run, statuses
 
+from token_keeper.doctor import Status
+from token_keeper.doctor._probes import _in_the_clear
 from token_keeper.testing import FakeBackend
 
 
@@ -28,6 +32,12 @@ def serving(certificate: trustme.LeafCert) -> FakeBackend:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(tls)
     return FakeBackend(ssl_context=tls)
+
+
+def hang_up(listener: socket.socket) -> None:
+    """Take the connection of each of the two probes, and close it."""
+    for _ in range(2):
+        listener.accept()[0].close()
 
 
 def in_days(days: float) -> datetime:
@@ -97,6 +107,32 @@ def test_a_port_that_speaks_no_tls_fails_at_tls():
 
     assert step["status"] == "failed"
     assert step["remedy"]
+
+
+def test_a_server_that_breaks_the_handshake_off_fails_at_tls():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hanging_up = threading.Thread(target=hang_up, args=(listener,), daemon=True)
+        hanging_up.start()
+        step = examined(f"https://127.0.0.1:{listener.getsockname()[1]}/", "--timeout", "3")["step"]["tls"]
+        hanging_up.join(5)
+
+    assert step["status"] == "failed"
+    assert "broke the TLS handshake off" in step["summary"]
+
+
+def test_a_server_that_says_nothing_fails_at_tls_in_time():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        step = examined(f"https://127.0.0.1:{listener.getsockname()[1]}/", "--timeout", "0.3")["step"]["tls"]
+
+    assert step["status"] == "failed"
+    assert "no TLS handshake within 300 ms" in step["summary"]
+
+
+def test_http_to_another_machine_is_a_warning():
+    step = _in_the_clear("192.0.2.1")
+
+    assert step.status is Status.WARNING
+    assert "https" in step.remedy
 
 
 def test_a_file_that_holds_no_certificates_exits_66(tmp_path):

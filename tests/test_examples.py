@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,21 +34,29 @@ def api() -> Iterator[FakeBackend]:
         yield api
 
 
+def _is_ours(name: str) -> bool:
+    """Whether a variable of our own surroundings would change what an example does."""
+    # Unbuffered, a line of `print` is two writes, between which the log may come.
+    return name.lower().endswith("_proxy") or name == "PYTHONUNBUFFERED"
+
+
 @contextmanager
 def running(name: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
     with subprocess.Popen(
         command,
-        env={name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-        | {"PYTHONUNBUFFERED": "1"}
-        | environment,
+        env={name: value for name, value in os.environ.items() if not _is_ours(name)} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as program:
+        # Reading what it says would wait for ever for a program that hangs.
+        watchdog = threading.Timer(TIMEOUT_S, program.kill)
+        watchdog.start()
         try:
             yield program
         finally:
+            watchdog.cancel()
             program.kill()
 
 
@@ -66,7 +75,8 @@ def read_until(stream: IO[str] | None, word: str) -> list[str]:
         lines.append(line.rstrip())
         if word in line:
             return lines
-    raise AssertionError(f"{word!r} was never printed, but {lines}")
+    said = "\n".join([*lines[:20], "...", *lines[-20:]])
+    raise AssertionError(f"{word!r} was never printed, but:\n{said}")
 
 
 def shown_to(api: FakeBackend) -> list[str]:

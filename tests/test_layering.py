@@ -61,7 +61,9 @@ def units_imported_by(file):
 @pytest.mark.parametrize("file", FILES)
 def test_each_module_imports_only_what_its_layer_may(file):
     assert unit_of(file) in LAYER_OF, f"give {unit_of(file)} a layer in LAYERS"
-    allowed = MAY_IMPORT[LAYER_OF[unit_of(file)]] | ({"testing"} if file.startswith(MAY_IMPORT_TESTING) else set())
+    allowed = MAY_IMPORT[LAYER_OF[unit_of(file)]] | (
+        {"testing"} if file.startswith(MAY_IMPORT_TESTING) else set()
+    )
     assert {unit for unit in units_imported_by(file) if LAYER_OF[unit] not in allowed} == set()
 
 

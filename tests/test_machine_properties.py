@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import replace
 
 from helpers import DAY, HOUR, PLAIN, T0, a_token, backend
 from hypothesis import HealthCheck, given, settings
@@ -30,13 +29,10 @@ from token_keeper._state import (
     Fetched,
     FetchFailed,
     Input,
-    Started,
     State,
-    StartFetch,
     Tick,
     TokenSupplied,
 )
-from token_keeper._view import snapshot_of
 from token_keeper.testing._simulation import Simulation
 
 REPORTERS = ("", "chat", "voice")
@@ -53,7 +49,9 @@ POLICIES = (
 )
 LIFETIMES_S = (0.5, 2.0, 5.0, 12.0, 60.0, HOUR, 365 * DAY, None)
 TINY = 1e-6
-SPANS_S = st.one_of(st.sampled_from([0.0, TINY, 1.0, 5.0, 300.0]), st.floats(0.0, 20.0), st.floats(0.0, 600.0))
+SPANS_S = st.one_of(
+    st.sampled_from([0.0, TINY, 1.0, 5.0, 300.0]), st.floats(0.0, 20.0), st.floats(0.0, 600.0)
+)
 SETTINGS = settings(
     max_examples=60,
     stateful_step_count=40,
@@ -72,14 +70,13 @@ class Watched(Simulation):
         self.denials: dict[str, set[str]] = {}
         self.drawn: list[float] = []
         self.turns: deque[float] = deque(maxlen=50)
-        self.phases = {Phase.WAITING}
+        self.seen: set[tuple[Phase, Phase]] = set()
         super().__init__(self.answers, policy=policy, seed=seed, fetch_s=fetch_s, sourced=sourced)
 
     def post(self, what: Input) -> None:
         before, fetched = self.state, len(self.fetches)
         self._note_expiry(what)
         super().post(what)
-        self.phases.add(self.state.phase)
         self._check_succession(before)
         self._check_fetch(before, fetched)
         self._check_pace(what)
@@ -105,7 +102,7 @@ class Watched(Simulation):
         current = self.state.current
         if isinstance(what, Fetched | TokenSupplied) and (current is None or current.token != what.token):
             expires_at = what.token.expires_at
-            expires = math.inf if expires_at is None else self.boot + expires_at - self.wall
+            expires = math.inf if expires_at is None else self.boot + (expires_at - self.wall)
             self.expiries[what.token.fingerprint] = expires
 
     def _note_denial(self, fingerprint: str, by: str) -> None:
@@ -116,6 +113,7 @@ class Watched(Simulation):
     def _check_succession(self, before: State) -> None:
         after = self.state.phase
         assert after is before.phase or after in SUCCESSIONS[before.phase]
+        self.seen.add((before.phase, after))
         assert (self.state.flight is not None) == (after is Phase.FETCHING)
 
     def _check_fetch(self, before: State, fetched: int) -> None:
@@ -351,3 +349,74 @@ def test_any_history_of_a_keeper_with_a_source() -> None:
 
 def test_any_history_of_a_keeper_without_a_source() -> None:
     run_state_machine_as_test(HistoriesWithoutSource, settings=settings(SETTINGS, max_examples=20))
+
+
+def test_every_phase_and_every_succession_of_the_table_is_reached() -> None:
+    seen: set[tuple[Phase, Phase]] = set()
+    for prepare in (
+        [],
+        ["new"],
+        ["down", "new"],
+        ["down", "down"],
+        ["refused", "new"],
+        ["refused", "refused"],
+        ["same"],
+    ):
+        for act in ("close", "supply", "credentials", "wait"):
+            seen |= successions_of(prepare, act)
+
+    table = {(before, after) for before, followers in SUCCESSIONS.items() for after in followers}
+    assert {(before, after) for before, after in seen if before is not after} == table
+
+
+def successions_of(modes: list[str], act: str) -> set[tuple[Phase, Phase]]:
+    """Return the successions seen when the fetches end as *modes* say, and then *act* happens."""
+    seen: set[tuple[Phase, Phase]] = set()
+    for offset_s in (0.5, 1.5):
+        sim = Watched(policy=PLAIN, seed=0, fetch_s=1.0, sourced=True)
+        for mode in modes:
+            sim.answers.mode = mode
+            sim.refresh()
+            sim.run_for(2.0)
+        sim.run_for(offset_s)
+        match act:
+            case "close":
+                sim.post(Closed())
+            case "supply":
+                sim.supply(a_token())
+            case "credentials":
+                sim.post(CredentialsChanged())
+        sim.run_for(5.0)
+        seen |= sim.seen
+    return seen
+
+
+OUTAGES = st.lists(st.tuples(st.floats(0.0, 6 * HOUR), st.floats(0.0, 480.0)), max_size=4)
+
+
+@given(
+    outages=OUTAGES,
+    every_s=st.floats(30.0, 2 * HOUR),
+    seed=st.integers(0, 99),
+    refused=st.booleans(),
+)
+@settings(SETTINGS)
+def test_a_reporter_that_is_always_denied_costs_the_others_nothing(
+    outages: list[tuple[float, float]], every_s: float, seed: int, *, refused: bool
+) -> None:
+    """Outages are at most 8 min long: shorter than the lead (12 min) less the longest wait (3 min)."""
+    error = RefusedError("invalid_grant") if refused else None
+    spans, last = [], HOUR
+    for start, length in sorted(outages):
+        at = max(T0 + HOUR + start, last + HOUR)
+        spans.append((at, at + length))
+        last = spans[-1][1]
+    outcomes = backend(
+        HOUR, is_up=lambda wall: not any(start <= wall < end for start, end in spans), error=error
+    )
+    sim = Simulation(outcomes, seed=seed)
+    while sim.boot < 8 * HOUR:
+        sim.run_for(every_s)
+        sim.deny("bad")
+
+    assert "tokenExpired" not in sim.names()

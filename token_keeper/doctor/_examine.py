@@ -20,9 +20,10 @@ from token_keeper.doctor import _findings as findings
 from token_keeper.doctor import _kind as kinds
 from token_keeper.doctor._fetch import Observed, Request, fetch_once
 from token_keeper.doctor._forecast import Forecast, forecast, schedule_step
-from token_keeper.doctor._probes import Target, walk
+from token_keeper.doctor._probes import walk
 from token_keeper.doctor._report import Report, Status, Step, skipped
 from token_keeper.doctor._timeline import Mark
+from token_keeper.doctor._tls import Target
 from token_keeper.inspection import Expectations
 from token_keeper.sources._clients import TlsFiles
 

@@ -139,13 +139,11 @@ def _formula(remaining_s: float | None, policy: RefreshPolicy) -> tuple[str, ...
 
 def schedule_step(found: Forecast) -> Step:
     """Say when the token will be refreshed, and what the backend may do meanwhile."""
-    details = found.as_dict()
     if found.remaining_s is None:
         return Step(
             name="schedule",
             status=Status.WARNING,
             summary="nothing says when the token expires: it is refreshed hourly, and may end unannounced",
-            details=details,
             remedy="Let the backend set exp or say expires_in; else give the source a default_lifetime.",
             notes=found.formula,
         )
@@ -163,7 +161,6 @@ def schedule_step(found: Forecast) -> Step:
         name="schedule",
         status=status,
         summary=f"the refresh is due {when}, the token expires in {length(found.remaining_s)}",
-        details=details,
         remedy=remedy,
         notes=notes,
     )

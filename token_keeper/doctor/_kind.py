@@ -44,13 +44,14 @@ def kind_of(secret: Secret, *, asked: str, expects: bool, now: float) -> Kind:
     """
     if asked != "auto":
         return Kind(profile=profile_named(asked), reason=f"judged by the profile {asked}, as asked")
-    if expects:
-        return Kind(profile=profile_named(TWILIO), reason="judged by the profile twilio: --for, --expect")
     if looks_like_twilio(secret, now=now):
         return Kind(
             profile=profile_named(TWILIO),
             reason='a Twilio Access Token by its look; give the keeper profile="twilio", too',
         )
+    if expects:
+        reason = "judged by the profile twilio: only that knows what --for and --expect ask for"
+        return Kind(profile=profile_named(TWILIO), reason=reason)
     name = "jwt" if looks_like_jwt(secret.reveal()) else "opaque"
     words = {"jwt": "a JWT", "opaque": "an opaque string, which says nothing of itself"}
     return Kind(profile=profile_named(name), reason=f"{words[name]}; judged by the profile {name}")
