@@ -1,6 +1,6 @@
 """Draws the machine's phases into ARCHITECTURE.md, from the table that the machine asserts.
 
-    python docs/draw_machine.py
+python docs/draw_machine.py
 """
 
 from __future__ import annotations

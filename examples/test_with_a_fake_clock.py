@@ -1,6 +1,5 @@
 """Test what your program does in a day of tokens, in a second. Run it with pytest."""
 
-# ruff: noqa: S101
 import asyncio
 import itertools
 

@@ -117,17 +117,18 @@ def test_an_exception_of_a_users_function_is_told_without_its_frames_and_text() 
 
 
 def test_a_structlog_logger_of_the_host_sees_no_secret_either() -> None:
-    with structlog.testing.capture_logs() as captured, FakeBackend() as backend:
-        logger = structlog.get_logger()
+    capture = structlog.testing.LogCapture()
+    logger = structlog.wrap_logger(None, processors=[capture])
+    with FakeBackend() as backend:
         source = HttpSource(backend.url, headers={"Authorization": SECRET})
         with TokenKeeper(source, logger=logger, policy=QUICK) as keeper:
             backend.fail("html", times=3)
             raised_by(keeper.refresh)
             raised_by(lambda: keeper.update("Bearer " + keeper.token))
         tokens = list(backend.issued)
-    assert {"tokenUpdated", "refreshFailed"} <= {entry["event"] for entry in captured}
-    assert SECRET not in repr(captured)
-    assert not [part for token in tokens for part in parts(token) if part in repr(captured)]
+    assert {"tokenUpdated", "refreshFailed"} <= {entry["event"] for entry in capture.entries}
+    assert SECRET not in repr(capture.entries)
+    assert not [part for token in tokens for part in parts(token) if part in repr(capture.entries)]
 
 
 def test_a_secret_shows_itself_only_to_reveal() -> None:

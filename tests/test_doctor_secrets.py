@@ -42,7 +42,7 @@ def without_parts(token: str, text: str) -> bool:
 def test_a_good_run_shows_no_secret(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     with FakeBackend(mint=for_twilio()) as backend:
-        shown = everything(backend.url, tmp_path) + caplog.text
+        shown = everything(backend.url, tmp_path, "--timeout", "10") + caplog.text
         request, tokens = backend.requests[0], list(backend.issued)
 
     assert "fingerprint" in shown
@@ -89,7 +89,7 @@ def test_a_secret_in_a_claim_is_not_shown(tmp_path):
         return for_twilio(signing_key_sid=SECRET)(now)
 
     with FakeBackend(mint=swapped) as backend:
-        shown = everything(backend.url, tmp_path)
+        shown = everything(backend.url, tmp_path, "--timeout", "10")
 
     assert "cannot work" in shown
     assert SECRET not in shown

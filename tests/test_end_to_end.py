@@ -40,7 +40,7 @@ class InRealTime:
         self._source = source
         self._loop = loop
 
-    async def fetch(self, *, tries: int) -> Issued:
+    async def fetch(self, *, tries: int) -> Issued:  # noqa: ARG002 - see below
         self.fetches += 1
         with self._loop.real_work():
             # The waits between further tries would be virtual, and never end here.
@@ -81,10 +81,9 @@ def test_tokens_of_the_real_helper_are_kept_through_ten_lifetimes(
         assert source.fetches <= 20
 
     mint = twilio_token
+    caplog.set_level(logging.WARNING)
     with FakeBackend(mint=mint, clock=clock.wall, clock_offset=offset) as backend:
-        with caplog.at_level(logging.WARNING):
-            expect = {"grants": ["chat"], "identity": "alice"}
-            keep(backend, clock, scenario, profile="twilio", expect=expect)
+        keep(backend, clock, scenario, profile="twilio", expect={"grants": ["chat"], "identity": "alice"})
     skews = [record for record in caplog.records if "clockSkewed" in record.getMessage()]
     assert len(skews) == (1 if offset else 0)
 
@@ -92,7 +91,7 @@ def test_tokens_of_the_real_helper_are_kept_through_ten_lifetimes(
 def test_an_outage_costs_nothing_while_the_token_is_valid() -> None:
     clock = VirtualClock()
 
-    async def scenario(keeper: AsyncTokenKeeper, source: InRealTime) -> None:
+    async def scenario(keeper: AsyncTokenKeeper, _: InRealTime) -> None:
         await asyncio.sleep(LIFETIME * 0.7)
         served = keeper.token
         backend.down()

@@ -126,7 +126,7 @@ def test_the_listeners_hear_of_a_renewal(backend: FakeBackend) -> None:
 
 def test_the_keeper_without_a_source_asks_for_the_next_token_in_time(backend: FakeBackend) -> None:
     backend.lifetime = 2.5
-    said = run("no_source.py", TOKEN_URL=backend.url, SECONDS="1.8")
+    said = run("no_source.py", TOKEN_URL=backend.url, SECONDS="2.3")
     assert said[:3] == [
         "client.updateToken(keeper.token)  # generation 1",
         "tokenAboutToExpire, generation 1",

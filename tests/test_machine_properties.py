@@ -406,7 +406,7 @@ def test_a_reporter_that_is_always_denied_costs_the_others_nothing(
 ) -> None:
     """Outages are at most 8 min long: shorter than the lead (12 min) less the longest wait (3 min)."""
     error = RefusedError("invalid_grant") if refused else None
-    spans, last = [], HOUR
+    spans, last = [], T0
     for start, length in sorted(outages):
         at = max(T0 + HOUR + start, last + HOUR)
         spans.append((at, at + length))

@@ -360,11 +360,9 @@ def test_a_repeated_report_is_denied_again_while_its_fetch_is_in_flight() -> Non
 
 
 def test_a_reporter_that_was_given_up_on_gets_a_plain_verdict_once_the_bucket_allows() -> None:
-    sim = a_kept_token(fetch_s=1)
+    sim = a_kept_token(policy=replace(PLAIN, denial_refill_s=100))
     exhaust(sim)
-    sim.run_for(280)
-    sim.supply(a_token(expires_at=T0 + HOUR))
-    sim.run_for(295)
+    sim.run_for(250)
     assert sim.deny("bad") is Verdict.DENIED
 
     assert sim.deny("bad") is Verdict.DENIED

@@ -197,11 +197,12 @@ class KeptToken:
         self.poke()
 
     def forked(self) -> None:
-        """Give up in a child process: the threads behind the keeper are not there."""
-        self.gone = self.gone or FORKED
-        self.held = None
-        self._driver = None
+        """Give up in a child process if it was started: the threads behind it are not there."""
         self._renew_locks()
+        if self.state.started:
+            self.gone = self.gone or FORKED
+            self.held = None
+            self._driver = None
 
     def _apply(self, what: Input, failure: FetchError | None, now: Moment | None = None) -> None:
         before = self.state

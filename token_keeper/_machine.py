@@ -453,7 +453,7 @@ def _believe_wall(state: State, now: Moment) -> State:
 def _tell(state: State, now: Moment, _policy: RefreshPolicy) -> tuple[State, Effects]:
     state, effects = recovery.quiet(state, now)
     current = state.current
-    if current is None or "" in current.withheld:
+    if current is None or _tells_at(state) > now.boot:
         return state, effects
     news: list[Announce] = []
     if not current.told_stale and now.boot >= current.stale:

@@ -70,7 +70,7 @@ class Teller:
         values: dict[str, object] = {"generation": event.generation, "fingerprint": event.fingerprint}
         current = self._kept.state.current
         if current is not None and current.expires != NEVER:
-            values["expires_in"] = round(current.expires - self._kept.moment().boot, 1)
+            values["expires_in"] = round(current.remaining_s(self._kept.moment().boot), 1)
         if event.failures:
             values["failures"] = event.failures
         values |= {"error": event.error, "verdict": event.verdict, "by": told.by or None}
@@ -98,14 +98,9 @@ class Teller:
     ) -> None:
         """Note how a denial was judged."""
         log = self._log.debug if verdict is Verdict.SUPERSEDED else self._log.info
-        log(
-            "denialReported",
-            verdict=str(verdict),
-            by=by,
-            code=code,
-            reason=reason[:MAX_REASON] if reason else None,
-            generation=snapshot.generation,
-        )
+        values = {"by": by, "code": code, "reason": reason[:MAX_REASON] if reason else None}
+        said = {key: value for key, value in values.items() if value not in {None, ""}}
+        log("denialReported", verdict=str(verdict), generation=snapshot.generation, **said)
 
     def _diagnosis(self) -> tuple[str, ...]:
         current = self._kept.state.current

@@ -14,10 +14,9 @@ from token_keeper._errors import FetchError, ResponseError
 from token_keeper._extract import extract
 from token_keeper._model import Issued, Secret
 from token_keeper.sources import HttpSource
-from token_keeper.sources._exchange import BODY_LIMIT, inflated
+from token_keeper.sources._exchange import BODY_LIMIT, ENCODING, inflated
 from token_keeper.sources._times import server_time
 
-_ENCODING: Final = "token_keeper.content_encoding"
 _CONTENT_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,32}/[a-z0-9.+-]{1,64}", re.ASCII)
 
 
@@ -132,7 +131,7 @@ class _Watch(httpx.Auth):
         self.http_version = response.http_version[:16]
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         self.content_type = kind if _CONTENT_TYPE.fullmatch(kind) else None
-        self._encoding = response.extensions.get(_ENCODING, "")
+        self._encoding = response.extensions.get(ENCODING, "")
         self._chunks.clear()
         if isinstance(response.stream, httpx.AsyncByteStream):
             response.stream = _Copied(response.stream, self._chunks)

@@ -21,7 +21,8 @@ BODY_LIMIT: Final = 1_048_576
 """Bytes of a body, as they come and as they inflate to."""
 
 _MOST_REDIRECTS: Final = 5
-_ENCODING: Final = "token_keeper.content_encoding"
+ENCODING: Final = "token_keeper.content_encoding"
+"""Extension of a response: how its body is encoded, which httpx must not know."""
 _HOST_ONLY: Final = re.compile(r"https?://[A-Za-z0-9.-]{1,100}:\d{1,5}", re.ASCII)
 _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
@@ -145,7 +146,7 @@ async def _text(response: Any) -> str:
     if len(body) > BODY_LIMIT:
         raise _too_large()
     try:
-        return inflated(body, response.extensions.get(_ENCODING, "")).decode("utf-8")
+        return inflated(body, response.extensions.get(ENCODING, "")).decode("utf-8")
     except UnicodeDecodeError:
         text = None
     # Out of the handler: that exception holds the body.
@@ -200,7 +201,7 @@ def _bound(response: Any, package: ModuleType) -> None:
     if response.is_stream_consumed:
         return
     # Without the header the package does not inflate: it would without bound.
-    response.extensions[_ENCODING] = response.headers.pop("content-encoding", "")
+    response.extensions[ENCODING] = response.headers.pop("content-encoding", "")
     response.stream = _bounded_stream(package)(response.stream)
 
 
