@@ -9,7 +9,7 @@ from token_keeper._errors import FetchError, TransientFetchError
 from token_keeper._model import Secret, Token
 from token_keeper._policy import RefreshPolicy
 from token_keeper._state import Moment
-from token_keeper.testing._simulation import Outcome
+from token_keeper.testing._simulation import Outcome, Simulation
 
 T0 = 1_700_000_000.0
 MINUTE = 60.0
@@ -74,3 +74,13 @@ def caching(lifetime_s: float, *, renews_in_last_s: float) -> Iterator[Outcome]:
 def at(boot: float, *, wall: float | None = None, jitter: float = 1.0, splay: float = 1.0) -> Moment:
     """Return the moment *boot* seconds after T0, for tests that call `step` themselves."""
     return Moment(wall=T0 + boot if wall is None else wall, boot=boot, jitter=jitter, splay=splay)
+
+
+def starts(sim: Simulation) -> list[float]:
+    """Return when the fetches of *sim* started."""
+    return [fetch.started for fetch in sim.fetches]
+
+
+def waits(sim: Simulation) -> list[float]:
+    """Return the time between the end of each fetch and the start of the next one."""
+    return [after.started - before.ends for before, after in itertools.pairwise(sim.fetches)]

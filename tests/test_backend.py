@@ -15,7 +15,7 @@ import jwt
 import pytest
 import trustme
 
-from token_keeper.testing._backend import BackendFault, FakeBackend
+from token_keeper.testing import BackendFault, FakeBackend
 
 
 def ask(backend: FakeBackend, method: str = "GET", body: bytes | None = None, **headers: str) -> HTTPResponse:

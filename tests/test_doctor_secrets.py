@@ -12,8 +12,7 @@ from minting import SECRET
 
 from token_keeper._model import Secret
 from token_keeper.doctor import Order, Request, examine
-from token_keeper.testing import FakeBackend
-from token_keeper.testing._backend import BackendFault
+from token_keeper.testing import BackendFault, FakeBackend
 
 CANARY = "canary-0123456789abcdef"
 

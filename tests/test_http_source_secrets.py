@@ -12,8 +12,7 @@ import pytest
 from fetching import failure, fetch, shown
 
 from token_keeper.sources import HttpSource
-from token_keeper.testing import FakeBackend
-from token_keeper.testing._backend import BackendFault
+from token_keeper.testing import BackendFault, FakeBackend
 
 CANARY = "canary-0123456789abcdef"
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
 from token_keeper._clock import Clock
-from token_keeper._face import DRAIN_S, Face
+from token_keeper._face import CLOSE_S, DRAIN_S, Face, check_reporter
 from token_keeper._home import JOIN_S, Home, LoopThread
-from token_keeper._kept import FORKED, KeptToken
+from token_keeper._kept import KeptToken
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._state import Started
-from token_keeper._waiting import block_for_answer
+from token_keeper._waiting import block_for_answer, check_seconds
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.sources import Source
 
@@ -68,8 +69,8 @@ class TokenKeeper(Face):
             sync_in_thread=True,
         )
         self._thread: LoopThread | None = None
-        self._home: Home | None = None
-        self._turn = threading.Lock()
+        # Reentrant: a signal handler may close a keeper that its thread just starts or closes.
+        self._turn = threading.RLock()
 
     def start(self) -> None:
         """Start the keeper and wait for the first token. Does nothing the second time.
@@ -83,20 +84,23 @@ class TokenKeeper(Face):
         waits = self._source is not None and self._start_timeout > 0
         if waits:
             self._check_may_block("start()")
-        with self._turn:
-            self._kept.check_alive()
-            if self._home is not None:
-                return
-            self._thread = LoopThread(self.name)
-            self._home = self._thread.call(self._settle_in(), JOIN_S)
-        self._kept.post(Started())
-        if not waits:
-            return
         try:
-            block_for_answer(self._kept, self._kept.first, timeout=self._start_timeout)
+            if self._move_in() and waits:
+                block_for_answer(self._kept, self._kept.first, timeout=self._start_timeout)
         except BaseException:
             self.close()
             raise
+
+    def _move_in(self) -> bool:
+        """Start the thread and what lives in it; return whether that was necessary."""
+        with self._turn:
+            self._kept.check_alive()
+            if self._thread is not None:
+                return False
+            self._thread = LoopThread(self.name)
+            self._home = self._thread.call(self._settle_in(), JOIN_S)
+        self._kept.post(Started())
+        return True
 
     def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:
         """Return a token that is valid for *min_validity* more seconds; wait for one if need be.
@@ -111,6 +115,8 @@ class TokenKeeper(Face):
             RuntimeError: If called in an event loop or by a listener: it might block them.
         """
         self._check_may_block("get()")
+        if min_validity != 0.0:
+            check_seconds("min_validity", min_validity)
         held = self._kept.held
         if held is not None and self._boot() + min_validity < held.until:
             return held.raw
@@ -139,23 +145,41 @@ class TokenKeeper(Face):
 
     def reader(self, by: str) -> TokenReader:
         """Return the reads of the reporter *by*: a token denied to it is withheld from it alone."""
+        check_reporter(by)
         return TokenReader(self._kept, by, self._check_may_block)
 
     def close(self) -> None:
         """Stop keeping the token. Waiters get `KeeperClosed`. Does nothing the second time."""
         self._kept.close()
-        if self._kept.gone is FORKED:
-            return
+        if sys.is_finalizing():
+            return  # The thread is frozen already: waiting for it would only hold up the end.
         with self._turn:
             home, self._home = self._home, None
             thread, self._thread = self._thread, None
-        if home is None or thread is None:
+        if thread is None:
             return
         try:
-            thread.call(self._end(home), DRAIN_S + JOIN_S)
+            if home is not None:
+                self._move_out(thread, home)
+        finally:
+            thread.end()
+
+    def _move_out(self, thread: LoopThread, home: Home) -> None:
+        work, limit = self._end(home), DRAIN_S + CLOSE_S + JOIN_S
+        if thread.is_current():
+            # An async listener: waiting here would stop what is waited for.
+            thread.last_work(work)
+            return
+        try:
+            thread.call(work, limit)
         except TimeoutError:
-            self._log.warning("closeTimedOut", after_s=DRAIN_S + JOIN_S)
-        thread.end()
+            self._log.warning("closeTimedOut", after_s=limit)
+
+    def forked(self) -> None:
+        """Leave thread and lock to the parent process."""
+        super().forked()
+        self._thread = None
+        self._turn = threading.RLock()
 
     def __enter__(self) -> Self:
         self.start()
@@ -201,6 +225,7 @@ class TokenReader:
     def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:
         """Return a token that was not denied here; wait for one if need be. As the keeper's."""
         self._check("get()")
+        check_seconds("min_validity", min_validity)
         question = partial(self._kept.poll, self._by, min_validity)
         return block_for_answer(self._kept, question, timeout=timeout, by=self._by)
 

@@ -52,23 +52,38 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(_DaemonThreads())
+        self._last_work: Coroutine[Any, Any, None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"token_keeper {name}", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # Too many threads, or the interpreter is at its end.
+            self._loop.close()
+            raise
 
     def call(self, work: Coroutine[Any, Any, ResultT], timeout: float) -> ResultT:
         """Run *work* in the loop and return its result. Raises `TimeoutError`."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
+    def is_current(self) -> bool:
+        """Whether the caller runs in this thread."""
+        return threading.current_thread() is self._thread
+
+    def last_work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run *work* when the loop has stopped. Only in this thread."""
+        self._last_work = work
+
     def end(self) -> None:
         """Stop the loop and wait for the thread, but not for ever."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.current_thread() is not self._thread:
+        if not self.is_current():
             self._thread.join(JOIN_S)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
+            if self._last_work is not None:
+                self._loop.run_until_complete(self._last_work)
             left = asyncio.all_tasks(self._loop)
             for task in left:
                 task.cancel()

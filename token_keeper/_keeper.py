@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any, Self
 
 from token_keeper._clock import Clock
-from token_keeper._face import Face
+from token_keeper._face import Face, check_reporter
 from token_keeper._home import Home
 from token_keeper._kept import KeptToken
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._state import Started
-from token_keeper._waiting import answer
+from token_keeper._waiting import answer, check_seconds
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.sources import Source
 
@@ -64,7 +64,6 @@ class AsyncTokenKeeper(Face):
             logger=logger,
             sync_in_thread=False,
         )
-        self._home: Home | None = None
 
     async def start(self) -> None:
         """Start the keeper and wait for the first token. Does nothing the second time.
@@ -98,6 +97,8 @@ class AsyncTokenKeeper(Face):
             TokenUnavailable: If none came in time, or the source's tokens never live that long.
             KeeperClosed: Before the start, after the end, or in a forked child.
         """
+        if min_validity != 0.0:
+            check_seconds("min_validity", min_validity)
         held = self._kept.held
         if held is not None and self._boot() + min_validity < held.until:
             return held.raw
@@ -124,6 +125,7 @@ class AsyncTokenKeeper(Face):
 
     def reader(self, by: str) -> AsyncTokenReader:
         """Return the reads of the reporter *by*: a token denied to it is withheld from it alone."""
+        check_reporter(by)
         return AsyncTokenReader(self._kept, by)
 
     async def close(self) -> None:
@@ -157,6 +159,7 @@ class AsyncTokenReader:
 
     async def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:  # noqa: ASYNC109 - the contract's name
         """Return a token that was not denied here; wait for one if need be. As the keeper's."""
+        check_seconds("min_validity", min_validity)
         question = partial(self._kept.poll, self._by, min_validity)
         return await answer(self._kept, question, timeout=timeout, by=self._by)
 

@@ -53,6 +53,8 @@ FORKED = (
     "the keeper belongs to the parent process, its thread did not come along: "
     "start it after the fork, for example in gunicorn's post_fork or Celery's worker_process_init"
 )
+MAX_OUTBOX = 1_024
+"""Orders that wait for the scheduler; of more, the oldest announcements are dropped."""
 MAX_WAIT_S = 3_600.0
 """Longest uninterrupted wait of a thread."""
 
@@ -138,7 +140,8 @@ class KeptToken:
         fork.watch(self)
 
     def _renew_locks(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler or a finalizer may call in the middle of another call of its thread.
+        self._lock = threading.RLock()
         # Made by the first thread that waits: it is larger than all the rest.
         self._changed: threading.Condition | None = None
         self._futures: dict[asyncio.Future[None], asyncio.AbstractEventLoop] = {}
@@ -200,17 +203,25 @@ class KeptToken:
         """Give up in a child process if it was started: the threads behind it are not there."""
         self._renew_locks()
         if self.state.started:
-            self.gone = self.gone or FORKED
+            self.gone = FORKED
             self.held = None
             self._driver = None
 
     def _apply(self, what: Input, failure: FetchError | None, now: Moment | None = None) -> None:
-        before = self.state
-        self.state, effects = step(before, what, now or self.moment(), self.policy)
+        while True:
+            before = self.state
+            after, effects = step(before, what, now or self.moment(), self.policy)
+            if self.state is before:
+                self.state = after
+                break
+            # A signal handler was faster, in this very thread: step from what it left.
         if isinstance(what, Fetched | FetchFailed):
             self.ended = max(self.ended, what.fetch_id)
-            self.last_failure = failure
-        self._outbox.extend(effects)
+            if before.flight is not None and before.flight.fetch_id == what.fetch_id:
+                self.last_failure = failure
+        if not self.state.failures:
+            self.last_failure = None
+        self._order(effects)
         if self.state is before:
             return
         self._hold()
@@ -218,6 +229,13 @@ class KeptToken:
         if self._changed is not None:
             self._changed.notify_all()
         self._wake_futures()
+
+    def _order(self, effects: tuple[Effect, ...]) -> None:
+        self._outbox.extend(effects)
+        if len(self._outbox) > MAX_OUTBOX:
+            # Nobody drives this token, or only slowly: old news are dropped, orders are not.
+            old, new = self._outbox[: -MAX_OUTBOX // 2], self._outbox[-MAX_OUTBOX // 2 :]
+            self._outbox = [order for order in old if not isinstance(order, Announce)] + new
 
     def _hold(self) -> None:
         current = self.state.usable_by("", -NEVER)
@@ -347,10 +365,17 @@ class KeptToken:
                 f"{self.name}: no token is valid for {min_validity:.0f} s: the source's live for "
                 f"{current.lifetime_s:.0f} s. The current one stays; ask for less, or for longer tokens"
             )
-        if self._asked_generation < current.generation:
-            self._asked_generation = current.generation
-            self.post(RefreshRequested())
+        self._ask_once(current.generation)
         return None
+
+    def _ask_once(self, generation: int) -> None:
+        """Ask for a newer token than that of *generation*, once for all who want one."""
+        with self._lock:
+            if self._asked_generation >= generation or self.state.generation != generation:
+                return
+            self._asked_generation = generation
+            self._apply(RefreshRequested(), None)
+        self.poke()
 
     def first(self) -> str | None:
         """Return the first token, or None if it is to wait.
@@ -383,9 +408,8 @@ class KeptToken:
         generation, fetch_id = asked
         with self._lock:
             state, ended, failure = self.state, self.ended, self.last_failure
-        current = state.current
-        if current is not None and current.generation > generation:
-            return current.token.secret.reveal()
+        if state.generation > generation:
+            return self.read("")
         if ended < fetch_id or state.settling is not None:
             return None
         if failure is not None:
@@ -419,7 +443,8 @@ class KeptToken:
             return
         futures, self._futures = self._futures, {}
         by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-        for future, loop in futures.items():
+        # A copy: a waiter that goes away in its own loop may still take itself out of this very dict.
+        for future, loop in list(futures.items()):
             by_loop.setdefault(loop, []).append(future)
         for loop, waiting in by_loop.items():
             call_in(loop, _set_all, waiting)

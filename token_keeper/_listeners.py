@@ -113,13 +113,19 @@ class Listeners:
         if task is not None and not task.done():
             if self.in_listener():
                 return
-            await asyncio.wait({task}, timeout=timeout_s)
-            if self._queue:
-                self.dropped += len(self._queue)
-                self._queue.clear()
-            task.cancel()
+            try:
+                await asyncio.wait({task}, timeout=timeout_s)
+            finally:
+                self._give_up(task)
             await asyncio.wait({task})
         self._task = None
+        self._end_worker()
+
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        if self._queue:
+            self.dropped += len(self._queue)
+            self._queue.clear()
+        task.cancel()
         self._end_worker()
 
     async def _deliver_all(self, waiting: deque[tuple[TokenEvent, tuple[_Entry, ...]]]) -> None:

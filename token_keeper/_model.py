@@ -241,7 +241,8 @@ class Snapshot:
         last_error: Why the last fetch failed, until one succeeds.
         usable_for: Seconds for which the keeper's own reader can use the
             token; 0 if it cannot, infinite without a known expiry.
-        attempts_left: Fetches that still fit before the token expires; None without an expiry.
+        attempts_left: Fetches that still fit before the token expires, counted up
+            to 100; None without an expiry.
         denied_by: The reporters from which the token is withheld, sorted.
     """
 

@@ -16,9 +16,9 @@ from itertools import count
 from typing import Any
 
 from token_keeper._clock import Clock
-from token_keeper._errors import FetchError, KeeperClosed, TransientFetchError
+from token_keeper._errors import FetchError, KeeperClosed, ResponseError, TransientFetchError
 from token_keeper._kept import KeptToken, call_in
-from token_keeper._model import Issued
+from token_keeper._model import Issued, Secret
 from token_keeper._schedule import has_jumped
 from token_keeper._slots import Slots
 from token_keeper._state import (
@@ -282,7 +282,18 @@ class Scheduler:
             )
         if call.cancelled():
             raise TransientFetchError("the source cancelled its own fetch; the current token stays")
-        return call.result()
+        return _checked(call.result())
+
+
+def _checked(issued: object) -> Issued:
+    """Return what a source handed over, if it is what a source has to hand over."""
+    if isinstance(issued, Issued) and isinstance(issued.secret, Secret):
+        return issued
+    is_issued = isinstance(issued, Issued)
+    found = f"an Issued with a {type(issued.secret).__name__}" if is_issued else type(issued).__name__  # type: ignore[attr-defined]
+    raise ResponseError(
+        f"the source returned {found}; the current token stays. Let it return Issued(secret=Secret(token))"
+    )
 
 
 def _retrieve(call: asyncio.Task[Issued]) -> None:

@@ -10,7 +10,7 @@ from token_keeper._model import Phase, Snapshot, Status
 from token_keeper._policy import RefreshPolicy
 from token_keeper._state import NEVER, Moment, State, Streak
 
-MAX_ATTEMPTS = 1_000
+MAX_ATTEMPTS = 100
 """Attempts are counted up to here; more are as good as many."""
 
 

@@ -10,9 +10,29 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from token_keeper._errors import ConfigError
 from token_keeper._kept import KeptToken
 
 Question = Callable[[], str | None]
+
+LONGEST_S = 1e9
+"""No loop and no lock takes a longer time; it is as good as without end."""
+
+
+def check_seconds(key: str, value: object) -> None:
+    """Check that *value* is 0 or more seconds, perhaps infinite.
+
+    Raises:
+        ConfigError: About *key*, if it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ConfigError(key, "must be 0 or more seconds; math.inf is without end")
+
+
+def _limit(timeout: float) -> float:
+    """Return *timeout* as loops and locks take it. What is left of somebody's deadline may be negative."""
+    check_seconds("timeout", 0 if isinstance(timeout, int | float) and timeout < 0 else timeout)
+    return min(max(timeout, 0.0), LONGEST_S)
 
 
 async def answer(kept: KeptToken, question: Question, *, timeout: float, by: str = "") -> str:  # noqa: ASYNC109 - the contract's name
@@ -21,8 +41,9 @@ async def answer(kept: KeptToken, question: Question, *, timeout: float, by: str
     Raises:
         TokenUnavailable: If there was none in time.
     """
+    limit = _limit(timeout)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(limit):
             while True:
                 # Registered before the question, so that no change between them is missed.
                 change = kept.change()
@@ -33,7 +54,7 @@ async def answer(kept: KeptToken, question: Question, *, timeout: float, by: str
                 finally:
                     change.cancel()
     except TimeoutError:
-        raise kept.unavailable(by, waited=timeout) from kept.last_failure
+        raise kept.unavailable(by, waited=limit) from kept.last_failure
 
 
 def block_for_answer(kept: KeptToken, question: Question, *, timeout: float, by: str = "") -> str:
@@ -42,12 +63,13 @@ def block_for_answer(kept: KeptToken, question: Question, *, timeout: float, by:
     Raises:
         TokenUnavailable: If there was none in time.
     """
-    deadline = time.monotonic() + timeout
+    limit = _limit(timeout)
+    deadline = time.monotonic() + limit
     while True:
         changes = kept.changes
         if (raw := question()) is not None:
             return raw
         rest = deadline - time.monotonic()
         if rest <= 0:
-            raise kept.unavailable(by, waited=timeout) from kept.last_failure
+            raise kept.unavailable(by, waited=limit) from kept.last_failure
         kept.wait_beyond(changes, rest)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
+from token_keeper import _fork as fork
 from token_keeper._errors import ConfigError, TransientFetchError
 from token_keeper.sources._source import as_cause
 
@@ -118,6 +119,11 @@ class _SharedClients:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
         self._leases: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
         self._contexts: WeakValueDictionary[str, ssl.SSLContext] = WeakValueDictionary()
+        fork.watch(self)
+
+    def forked(self) -> None:
+        """Replace the lock: a thread of the parent may have held it at the fork."""
+        self._lock = threading.Lock()
 
     def lease(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:

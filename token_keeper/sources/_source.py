@@ -51,6 +51,9 @@ def without_traces(error: E) -> E:
     reached: list[BaseException] = [error]
     for one in reached:
         one.__traceback__ = None
+        if isinstance(one, AttributeError):
+            # What the attribute was missing of: perhaps the answer, taken for something else.
+            one.obj = None
         if isinstance(one, FetchError):
             # What it was raised in the course of may hold the answer; what caused it was chosen.
             one.__context__ = None

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from token_keeper.testing._backend import BackendFault, FakeBackend
+    from token_keeper.testing._backend import FakeBackend
+    from token_keeper.testing._backend_faults import BackendFault
     from token_keeper.testing._backend_wire import ReceivedRequest
     from token_keeper.testing._clock import VirtualClock
     from token_keeper.testing._loop import VirtualLoop, run_virtual
@@ -44,7 +45,7 @@ _HOMES = {
     "ScriptedSource": "_source",
     "FetchCall": "_source",
     "FakeBackend": "_backend",
-    "BackendFault": "_backend",
+    "BackendFault": "_backend_faults",
     "ReceivedRequest": "_backend_wire",
     "FakeTwilsock": "_twilsock",
     "TwilsockFault": "_twilsock_hub",

@@ -6,61 +6,20 @@ import asyncio
 import json
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self
 
-from token_keeper.testing._backend_wire import (
-    HEAD_LIMIT,
-    ReceivedRequest,
-    gzip_bomb,
-    head,
-    read_request,
-    usual_token,
-)
-
-T = TypeVar("T")
+from token_keeper.testing._backend_faults import BackendFault, misbehave, send_whole
+from token_keeper.testing._backend_wire import HEAD_LIMIT, ReceivedRequest, read_request, usual_token
+from token_keeper.testing._loopback import LoopThread, bound_socket
 
 _KEPT: Final = 10_000
-_COMMAND_TIMEOUT_S: Final = 5.0
-_STALL_S: Final = 60.0
-_DRIP_INTERVAL_S: Final = 0.05
-_HUGE_SIZE: Final = 5_000_000
-_ENDLESS_SIZE: Final = 67_108_864
-_CHUNK: Final = b"10000\r\n" + bytes(65_536) + b"\r\n"
-_PAGE: Final = b"<!doctype html><title>Log in</title><p>Please log in first.</p>"
-
-
-class BackendFault(StrEnum):
-    """How `FakeBackend.fail` can misbehave."""
-
-    STALL_HEADERS = "stall_headers"
-    """Take the request and say nothing."""
-    STALL_BODY = "stall_body"
-    """Say nothing more in the middle of the body."""
-    DRIP = "drip"
-    """A body of a byte now and then, without end."""
-    ENDLESS = "endless"
-    """A body without end, as fast as it is read."""
-    RESET = "reset"
-    """Reset the connection in the middle of the body."""
-    HTML = "html"
-    """A login page, with status 200."""
-    EMPTY = "empty"
-    """Nothing, with status 200."""
-    NOT_JSON = "not_json"
-    """JSON that was cut."""
-    HUGE = "huge"
-    """A token in 5 MB of JSON."""
-    GZIP_BOMB = "gzip_bomb"
-    """32 KiB that inflate to 32 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +89,7 @@ class FakeBackend:
         self._news = threading.Condition()
         self._received = 0
         self._port = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = LoopThread("fake-backend")
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()
@@ -160,34 +118,26 @@ class FakeBackend:
 
     def start(self) -> None:
         """Start serving. `with` does it."""
-        self._listener = _bound(0)
+        self._listener = bound_socket(0)
         self._port = self._listener.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._loop,), name="fake-backend", daemon=True
-        )
         self._thread.start()
-        self._command(self._listen())
+        self.up()
 
     def close(self) -> None:
         """Stop serving and drop every connection. Called again, it does nothing."""
-        loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
-            return
-        self._command(self._refuse())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(_COMMAND_TIMEOUT_S)
-        self._loop = self._thread = None
+        if self._thread.is_running:
+            self.down()
+            self._thread.stop()
         if self._listener is not None:
             self._listener.close()
 
     def down(self) -> None:
         """Refuse connections, and drop the open ones. The port stays its own."""
-        self._command(self._refuse())
+        self._thread.call(self._refuse())
 
     def up(self) -> None:
         """Serve again after `down`."""
-        self._command(self._listen())
+        self._thread.call(self._listen())
 
     def answer(
         self,
@@ -265,20 +215,6 @@ class FakeBackend:
         shape = self._wrap(self.issued[-1])
         return shape.encode() if isinstance(shape, str) else json.dumps(shape).encode()
 
-    def _command(self, order: Coroutine[Any, Any, T]) -> T:
-        if self._loop is None:
-            order.close()
-            raise RuntimeError("the fake backend is not running: use it in a `with` statement")
-        return asyncio.run_coroutine_threadsafe(order, self._loop).result(_COMMAND_TIMEOUT_S)
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-
     async def _listen(self) -> None:
         if self._server is None:
             self._server = await asyncio.start_server(
@@ -290,7 +226,7 @@ class FakeBackend:
             self._server.close()
             self._server = None
             # Bound but not listening: connections are refused, and nobody else gets the port.
-            self._listener = _bound(self._port)
+            self._listener = bound_socket(self._port)
         talks = tuple(self._talks)
         for talk in talks:
             talk.cancel()
@@ -318,71 +254,11 @@ class FakeBackend:
     async def _send(self, reply: _Reply, writer: asyncio.StreamWriter) -> bool:
         """Send *reply*. Returns whether the connection can be used again."""
         if reply.fault is not None:
-            await self._misbehave(reply.fault, writer)
+            await misbehave(reply.fault, writer, now=self.now, issue=lambda: self._token(is_repeat=False))
             return False
         body = reply.body if reply.body is not None else self._token(is_repeat=reply.is_repeat)
-        await self._whole(writer, body, status=reply.status, headers=reply.headers)
+        await send_whole(writer, body, now=self.now, status=reply.status, headers=reply.headers)
         return True
-
-    async def _whole(
-        self,
-        writer: asyncio.StreamWriter,
-        body: bytes,
-        *,
-        status: int = 200,
-        headers: Mapping[str, str | None],
-    ) -> None:
-        kind = "application/json" if body[:1] in (b"{", b"[", b'"') else "text/plain"
-        usual = {"Content-Type": kind, "Content-Length": str(len(body))}
-        writer.write(head(status, {**usual, **headers}, now=self.now) + body)
-        await writer.drain()
-
-    async def _misbehave(self, fault: BackendFault, writer: asyncio.StreamWriter) -> None:
-        whole = {
-            BackendFault.HTML: (_PAGE, {"Content-Type": "text/html"}),
-            BackendFault.EMPTY: (b"", {}),
-            BackendFault.NOT_JSON: (b'{"token": "', {"Content-Type": "application/json"}),
-        }
-        if fault in whole:
-            body, headers = whole[fault]
-            await self._whole(writer, body, headers=headers)
-        elif fault is BackendFault.HUGE:
-            await self._whole(writer, self._token(is_repeat=False) + b" " * _HUGE_SIZE, headers={})
-        elif fault is BackendFault.GZIP_BOMB:
-            await self._whole(writer, gzip_bomb(), headers={"Content-Encoding": "gzip"})
-        elif fault in {BackendFault.DRIP, BackendFault.ENDLESS}:
-            await self._pour(fault, writer)
-        else:
-            await self._break_off(fault, writer)
-
-    async def _pour(self, fault: BackendFault, writer: asyncio.StreamWriter) -> None:
-        writer.write(head(200, {"Transfer-Encoding": "chunked"}, now=self.now))
-        if fault is BackendFault.DRIP:
-            for _ in range(int(_STALL_S / _DRIP_INTERVAL_S)):
-                writer.write(b"1\r\n \r\n")
-                await writer.drain()
-                await asyncio.sleep(_DRIP_INTERVAL_S)
-        else:
-            for _ in range(_ENDLESS_SIZE // len(_CHUNK)):
-                writer.write(_CHUNK)
-                await writer.drain()
-
-    async def _break_off(self, fault: BackendFault, writer: asyncio.StreamWriter) -> None:
-        if fault is not BackendFault.STALL_HEADERS:
-            writer.write(head(200, {"Content-Length": "1000"}, now=self.now) + b'{"token": "ey')
-            await writer.drain()
-        if fault is BackendFault.RESET:
-            endpoint = writer.get_extra_info("socket")
-            endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            return
-        await asyncio.sleep(_STALL_S)
-
-
-def _bound(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    return listener
 
 
 def _encoded(body: object, status: int) -> bytes | None:
