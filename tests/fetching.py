@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import ssl
 import traceback
 from contextlib import suppress
 
 import pytest
+import trustme
 
 from token_keeper._errors import FetchError
 from token_keeper._model import Issued
@@ -36,6 +38,13 @@ def failure(source: Source, *, tries: int = 1) -> FetchError:
     with pytest.raises(FetchError) as caught:
         fetch(source, tries=tries)
     return caught.value
+
+
+def server_tls(authority: trustme.CA, host: str = "127.0.0.1") -> ssl.SSLContext:
+    """Return what a server needs to be *host*, certified by *authority*."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(host).configure_cert(tls)
+    return tls
 
 
 def shown(error: BaseException) -> str:

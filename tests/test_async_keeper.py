@@ -12,9 +12,11 @@ from token_keeper import (
     AsyncTokenKeeper,
     ConfigError,
     InvalidToken,
+    Issued,
     KeeperClosed,
     RefreshPolicy,
     RefusedError,
+    Secret,
     Status,
     TokenUnavailable,
     TransientFetchError,
@@ -497,6 +499,15 @@ def test_a_keeper_cannot_be_pickled() -> None:
         ({"profile": "nope"}, "profile"),
         ({"start_timeout": -1}, "start_timeout"),
         ({"start_timeout": float("nan")}, "start_timeout"),
+        ({"start_timeout": "3"}, "start_timeout"),
+        ({"start_timeout": None}, "start_timeout"),
+        ({"source": ScriptedSource}, "source"),
+        ({"source": "https://backend.example/token"}, "source"),
+        ({"source": lambda: "x.y.z"}, "source"),
+        ({"policy": {"lead_ratio": 0.3}}, "policy"),
+        ({"profile": None}, "profile"),
+        ({"expect": 3}, "expect"),
+        ({"clock": VirtualClock}, "clock"),
         ({"expect": {"nope": 1}}, "expect.nope"),
     ],
 )
@@ -509,3 +520,243 @@ def test_a_wrong_argument_is_named(arguments: dict[str, Any], key: str) -> None:
 def test_an_unknown_event_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="tokenAboutToExpire"):
         AsyncTokenKeeper().on("tokenWillExpire")
+
+
+@pytest.mark.parametrize(
+    ("call", "key"),
+    [
+        (lambda keeper: keeper.report_denied(None), "token"),
+        (lambda keeper: keeper.report_denied("x", by=None), "by"),
+        (lambda keeper: keeper.report_denied("x", by="b" * 257), "by"),
+        (lambda keeper: keeper.report_denied("x", code=[401]), "code"),
+        (lambda keeper: keeper.report_denied("x", reason=401), "reason"),
+        (lambda keeper: keeper.report_accepted(b"x"), "token"),
+        (lambda keeper: keeper.report_accepted("x", by=3), "by"),
+        (lambda keeper: keeper.reader(None), "by"),
+        (lambda keeper: keeper.on(print), "on"),
+        (lambda keeper: keeper.on("tokenUpdated")(None), "on"),
+    ],
+)
+def test_a_wrong_argument_of_a_call_is_named(call: Callable[[Any], Any], key: str) -> None:
+    with pytest.raises(ConfigError) as failure:
+        call(AsyncTokenKeeper())
+    assert failure.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        ({"min_validity": -60.0}, "min_validity"),
+        ({"min_validity": float("nan")}, "min_validity"),
+        ({"min_validity": "60"}, "min_validity"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"timeout": "1"}, "timeout"),
+        ({"timeout": None}, "timeout"),
+    ],
+)
+def test_a_wrong_time_to_wait_is_named(arguments: dict[str, Any], key: str) -> None:
+    async def main(clock: VirtualClock) -> None:
+        async with AsyncTokenKeeper(clock=clock) as keeper:
+            keeper.update("opaque-1", expires_at=clock.wall() + 10)
+            await asyncio.sleep(20)
+            with pytest.raises(ConfigError) as failure:
+                await keeper.get(**arguments)
+            assert failure.value.key == key
+
+    run(main)
+
+
+def test_what_is_left_of_a_deadline_may_be_negative() -> None:
+    async def main(clock: VirtualClock) -> None:
+        async with AsyncTokenKeeper(clock=clock) as keeper:
+            with pytest.raises(TokenUnavailable):
+                await keeper.get(timeout=-0.1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("raw", [None, b"opaque-1", 3])
+def test_what_is_no_string_is_no_token(raw: Any) -> None:
+    with pytest.raises(InvalidToken, match=type(raw).__name__):
+        AsyncTokenKeeper().update(raw)
+
+
+def test_an_update_leaves_no_trace_of_the_fetch_that_it_cancelled() -> None:
+    async def main(clock: VirtualClock) -> None:
+        source = ScriptedSource(fresh(clock), takes_s=5.0)
+        async with AsyncTokenKeeper(source, clock=clock, start_timeout=0) as keeper:
+            await asyncio.sleep(1)
+            keeper.update(mint(expires_at=clock.wall() + HOUR, jti="mine"))
+            await asyncio.sleep(1)
+            keeper.report_denied(keeper.token)
+            with pytest.raises(TokenUnavailable) as failure:
+                keeper.token  # noqa: B018
+            assert failure.value.__cause__ is None
+
+    run(main)
+
+
+def test_a_token_that_was_handed_in_says_nothing_of_how_long_the_sources_live() -> None:
+    async def main(clock: VirtualClock) -> None:
+        keeper = AsyncTokenKeeper(ScriptedSource(fresh(clock)), clock=clock)
+        keeper.update("opaque-1", expires_at=clock.wall() + 30)
+        async with keeper:
+            assert (await keeper.get(min_validity=60)).count(".") == 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("ahead_s", [-700.0, 600.0])
+def test_a_token_that_is_handed_in_is_judged_by_the_clock_of_the_backend(ahead_s: float) -> None:
+    async def main(clock: VirtualClock) -> None:
+        def issue(name: str) -> str:
+            return mint(expires_at=clock.wall() + ahead_s + 600, jti=name)
+
+        first = Issued(secret=Secret(issue("1")), server_time=clock.wall() + ahead_s)
+        async with AsyncTokenKeeper(ScriptedSource(first), clock=clock) as keeper:
+            keeper.update(issue("2"))
+            assert keeper.snapshot.generation == 2
+            assert keeper.snapshot.usable_for == pytest.approx(600, abs=1)
+
+    run(main)
+
+
+def test_a_close_that_is_cancelled_closes_the_source_all_the_same() -> None:
+    async def main(clock: VirtualClock) -> None:
+        source = ScriptedSource(fresh(clock))
+        keeper = AsyncTokenKeeper(source, clock=clock)
+
+        @keeper.on("tokenUpdated")
+        async def linger(_event: Any) -> None:
+            await asyncio.sleep(9)
+
+        await keeper.start()
+        closing = asyncio.create_task(keeper.close())
+        await asyncio.sleep(1)
+        closing.cancel()
+        await asyncio.wait({closing})
+        await asyncio.sleep(0.1)
+        assert source.closed
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main)
+
+
+def test_a_source_that_cannot_be_closed_holds_nobody_up() -> None:
+    class Clinging(ScriptedSource):
+        async def aclose(self) -> None:
+            await asyncio.sleep(HOUR)
+
+    class Broken(ScriptedSource):
+        async def aclose(self) -> None:
+            raise LookupError
+
+    async def main(clock: VirtualClock) -> None:
+        for source in (Clinging(fresh(clock)), Broken(fresh(clock))):
+            began = clock.monotonic()
+            async with AsyncTokenKeeper(source, clock=clock):
+                pass
+            assert clock.monotonic() - began < 10
+
+    run(main)
+
+
+def test_news_before_the_start_are_bounded() -> None:
+    async def main(clock: VirtualClock) -> None:
+        told: list[int] = []
+        keeper = AsyncTokenKeeper(clock=clock)
+        keeper.on("tokenUpdated")(lambda event: told.append(event.generation))
+        for number in range(3_000):
+            keeper.update(f"opaque-{number}", expires_at=clock.wall() + HOUR)
+        assert len(keeper._kept._outbox) <= 1_024
+        async with keeper:
+            await asyncio.sleep(1)
+        assert told[-1] == 3_000
+
+    run(main)
+
+
+@pytest.mark.parametrize("answer", ["opaque-1", Issued(secret="opaque-1"), None])  # type: ignore[arg-type]
+def test_a_source_that_returns_something_else_is_told_what_to_return(answer: Any) -> None:
+    class Odd(ScriptedSource):
+        async def fetch(self, *, tries: int = 1) -> Any:
+            await super().fetch(tries=tries)
+            return answer
+
+    class Sync(ScriptedSource):
+        def fetch(self, *, tries: int = 1) -> Any:
+            self._record(tries)
+            return answer
+
+    async def main(clock: VirtualClock) -> None:
+        for source in (Odd("x"), Sync("x")):
+            with pytest.raises(TokenUnavailable, match=r"Issued\(secret=") as failure:
+                await AsyncTokenKeeper(source, clock=clock, start_timeout=1).start()
+            assert "opaque-1" not in str(failure.value)
+            assert source.calls
+
+    run(main)
+
+
+def test_a_source_that_exits_does_not_end_the_loop() -> None:
+    def leave() -> str:
+        raise SystemExit(9)
+
+    async def main(clock: VirtualClock) -> None:
+        async with AsyncTokenKeeper(ScriptedSource(leave, fresh(clock)), clock=clock) as keeper:
+            assert keeper.token
+
+    run(main)
+
+
+def test_a_failed_start_promises_no_next_attempt() -> None:
+    async def main(clock: VirtualClock) -> None:
+        source = ScriptedSource(TransientFetchError("down"))
+        with pytest.raises(TokenUnavailable, match="the keeper is closed") as failure:
+            await AsyncTokenKeeper(source, clock=clock, start_timeout=5).start()
+        assert "next attempt" not in str(failure.value)
+
+    run(main)
+
+
+def test_a_call_in_the_middle_of_another_one_by_the_same_thread_is_not_lost() -> None:
+    class Interrupting(VirtualClock):
+        """Calls a function in the middle of a step, as a signal handler does."""
+
+        handler: Callable[[], object] | None = None
+
+        def wall(self) -> float:
+            handler, self.handler = self.handler, None
+            if handler is not None:
+                handler()
+            return super().wall()
+
+    clock = Interrupting()
+    keeper = AsyncTokenKeeper(clock=clock)
+    keeper.update("opaque-1", expires_at=clock.wall() + HOUR)
+    kept = keeper._kept
+    with kept._lock:
+        clock.handler = lambda: keeper.update("opaque-2", expires_at=clock.wall() + HOUR)
+        keeper.report_denied("opaque-1", by="chat")
+    assert keeper.token == "opaque-2"
+    assert keeper.snapshot.generation == 2
+
+
+def test_a_close_in_the_middle_of_another_call_stands() -> None:
+    class Closing(VirtualClock):
+        keeper: AsyncTokenKeeper | None = None
+
+        def wall(self) -> float:
+            keeper, self.keeper = self.keeper, None
+            if keeper is not None:
+                keeper._kept.close()
+            return super().wall()
+
+    clock = Closing()
+    keeper = AsyncTokenKeeper(clock=clock)
+    keeper.update("opaque-1", expires_at=clock.wall() + HOUR)
+    clock.keeper = keeper
+    keeper.report_accepted("opaque-1")
+    assert keeper.snapshot.status is Status.CLOSED
+    with pytest.raises(KeeperClosed):
+        keeper.token  # noqa: B018

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from token_keeper import FetchError, HttpSource, RefreshPolicy, ResponseError, TokenKeeper
+from token_keeper import FetchError, HttpSource, RefreshPolicy, RefusedError, ResponseError, TokenKeeper
 from token_keeper.testing import FakeBackend, mint
 
 QUICK = RefreshPolicy(min_interval_s=0.1)
@@ -19,8 +19,8 @@ def backend() -> Iterator[FakeBackend]:
         yield backend
 
 
-def refresh_against(backend: FakeBackend, **options: Any) -> tuple[FetchError, TokenKeeper]:
-    """Refresh once, with one bad answer ordered before. Return the error and the keeper, closed."""
+def refresh_against(backend: FakeBackend, **options: Any) -> FetchError:
+    """Refresh once, with one bad answer ordered before. Return the error; the old token stayed."""
     source = HttpSource(backend.url, timeout=0.5, **options)
     keeper = TokenKeeper(source, policy=QUICK)
     keeper.update(mint(expires_at=time.time() + 3600, jti="old"))
@@ -31,7 +31,7 @@ def refresh_against(backend: FakeBackend, **options: Any) -> tuple[FetchError, T
         assert keeper.token == old
         assert keeper.snapshot.generation == 1
         assert keeper.snapshot.last_error == str(failure.value)
-    return failure.value, keeper
+    return failure.value
 
 
 def issue(backend: FakeBackend, token: str) -> None:
@@ -44,24 +44,24 @@ def issue(backend: FakeBackend, token: str) -> None:
         ("html", "HTML"),
         ("empty", "empty"),
         ("not_json", "JSON"),
-        ("huge", "1 MiB|1048576|1,048,576"),
-        ("gzip_bomb", "1 MiB|1048576|1,048,576"),
-        ("endless", "1 MiB|1048576|1,048,576"),
+        ("huge", "1 MiB"),
+        ("gzip_bomb", "1 MiB"),
+        ("endless", "1 MiB"),
     ],
 )
 def test_an_answer_that_is_no_token_says_what_it_is(backend: FakeBackend, fault: str, says: str) -> None:
     backend.recover()
     backend.fail(fault, times=None)
-    error, _ = refresh_against(backend)
+    error = refresh_against(backend)
     assert isinstance(error, ResponseError)
-    assert any(word in str(error) for word in says.split("|")), str(error)
+    assert says in str(error)
 
 
 @pytest.mark.parametrize("fault", ["stall_headers", "stall_body", "drip"])
 def test_a_backend_that_stalls_is_given_up_in_time(backend: FakeBackend, fault: str) -> None:
     backend.recover()
     backend.fail(fault, times=None)
-    error, _ = refresh_against(backend)
+    error = refresh_against(backend)
     assert error.timed_out
     assert "0.5 s" in str(error)
 
@@ -69,7 +69,7 @@ def test_a_backend_that_stalls_is_given_up_in_time(backend: FakeBackend, fault: 
 def test_a_reset_in_mid_body_is_told_as_such(backend: FakeBackend) -> None:
     backend.recover()
     backend.fail("reset", times=None)
-    error, _ = refresh_against(backend)
+    error = refresh_against(backend)
     assert "broke the connection off" in str(error)
 
 
@@ -89,7 +89,7 @@ def test_json_without_one_token_in_it_names_the_paths(
 ) -> None:
     backend.recover()
     backend.answer(body=json.dumps(body).encode(), times=None)
-    error, _ = refresh_against(backend, token_path=path)
+    error = refresh_against(backend, token_path=path)
     assert isinstance(error, ResponseError)
     assert says in str(error)
 
@@ -110,9 +110,10 @@ def test_a_token_whose_times_cannot_work_is_kept_out_and_its_finding_named(
 ) -> None:
     backend.recover()
     issue(backend, mint(**claims))
-    error, _ = refresh_against(backend)
+    error = refresh_against(backend)
     assert isinstance(error, ResponseError)
-    assert finding in {found.code for found in error.findings} | set(str(error).split())
+    assert finding in {found.code for found in error.findings}
+    assert f"{finding}: " in str(error)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,9 @@ def test_an_opaque_token_without_a_lifetime_gets_the_configured_one(backend: Fak
         assert keeper.snapshot.usable_for == pytest.approx(90, abs=3)
 
 
-def test_the_state_is_refused_until_the_backend_relents(backend: FakeBackend) -> None:
+def test_a_refusal_names_its_code_and_the_old_token_stays(backend: FakeBackend) -> None:
     backend.recover()
     backend.answer(status=400, body=b'{"error": "invalid_grant"}')
-    error, _ = refresh_against(backend)
-    assert "invalid_grant" in str(error)
+    error = refresh_against(backend)
+    assert isinstance(error, RefusedError)
+    assert "(invalid_grant)" in str(error)

@@ -15,6 +15,7 @@ import pytest
 from token_keeper import (
     InvalidToken,
     KeeperClosed,
+    Status,
     TokenKeeper,
     TokenUnavailable,
     TransientFetchError,
@@ -138,11 +139,14 @@ def test_a_keeper_without_a_source_serves_what_it_is_handed() -> None:
 
 
 def test_starting_and_closing_twice_is_harmless() -> None:
-    keeper = TokenKeeper(ScriptedSource(fresh()))
+    source = ScriptedSource(fresh())
+    keeper = TokenKeeper(source)
     keeper.start()
     keeper.start()
+    assert len(source.calls) == keeper.snapshot.generation == 1
     keeper.close()
     keeper.close()
+    assert keeper.snapshot.status is Status.CLOSED
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -221,3 +225,97 @@ def test_each_of_many_keepers_ends_its_thread() -> None:
     for keeper in keepers:
         keeper.close()
     assert threading.active_count() <= before + 1
+
+
+def test_an_async_listener_may_close_its_keeper() -> None:
+    done = threading.Event()
+    source = ScriptedSource(fresh())
+    keeper = TokenKeeper(source, name="selfless", start_timeout=0)
+
+    @keeper.on("tokenUpdated")
+    async def leave(_event: object) -> None:
+        keeper.close()
+        done.set()
+
+    began = time.monotonic()
+    keeper.start()
+    assert done.wait(10)
+    for thread in [thread for thread in threading.enumerate() if "selfless" in thread.name]:
+        thread.join(5)
+    assert time.monotonic() - began < 5
+    assert source.closed
+
+
+def test_a_source_that_cannot_be_closed_leaves_no_thread_behind() -> None:
+    class Broken(ScriptedSource):
+        async def aclose(self) -> None:
+            raise LookupError
+
+    with TokenKeeper(Broken(fresh()), name="broken"):
+        pass
+    assert not [thread for thread in threading.enumerate() if "broken" in thread.name]
+
+
+def test_closing_in_a_finalizer_at_the_end_of_the_interpreter_is_prompt() -> None:
+    program = """
+        import sys, time, types
+        from token_keeper import TokenKeeper
+        from token_keeper.testing import ScriptedSource, mint
+        class Program:
+            def __init__(self):
+                self.keeper = TokenKeeper(ScriptedSource(mint(expires_at=time.time() + 60)))
+                self.keeper.start()
+                self.me = self
+            def __del__(self):
+                self.keeper.close()
+        sys.modules["program"] = types.ModuleType("program")
+        sys.modules["program"].it = Program()
+    """
+    began = time.monotonic()
+    ended = run_program(program)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert time.monotonic() - began < 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_locks_that_are_held_at_a_fork_stop_no_child() -> None:
+    program = """
+        import os, sys, warnings
+        warnings.simplefilter("ignore")
+        from token_keeper import HttpSource, TokenKeeper
+        from token_keeper.sources import _clients
+        from token_keeper.testing import FakeBackend
+        with FakeBackend() as backend:
+            cold = TokenKeeper(HttpSource(backend.url), start_timeout=10)
+            with cold._turn, _clients._shared._lock:
+                pid = os.fork()
+            if pid == 0:
+                cold.start()
+                os._exit(0 if cold.token else 4)
+            _, status = os.waitpid(pid, 0)
+        sys.exit(os.waitstatus_to_exitcode(status))
+    """
+    ended = run_program(program)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_an_async_keeper_of_the_parent_can_be_closed_in_the_child() -> None:
+    program = """
+        import asyncio, os, sys, time, warnings
+        warnings.simplefilter("ignore")
+        from token_keeper import AsyncTokenKeeper
+        from token_keeper.testing import ScriptedSource, mint
+        def fork(keeper):
+            pid = os.fork()
+            if pid == 0:
+                asyncio.run(keeper.close())
+                os._exit(0)
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        async def main():
+            async with AsyncTokenKeeper(ScriptedSource(mint(expires_at=time.time() + 60))) as keeper:
+                return await asyncio.to_thread(fork, keeper)
+        sys.exit(asyncio.run(main()))
+    """
+    ended = run_program(program)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -162,6 +162,7 @@ def test_a_mapping_that_cannot_be_read_is_a_failed_fetch():
     problem = failure(CallableSource(lambda: Broken(token="x")))
 
     assert isinstance(problem, ResponseError)
+    assert "Let it return a string, a mapping or an Issued" in str(problem)
     assert CANARY not in str(problem)
 
 
@@ -185,6 +186,7 @@ def test_a_function_that_hangs_times_out_and_is_not_called_again_until_it_return
     first, second, token = asyncio.run(story())
 
     assert "did not return within 0.05 s" in str(first)
+    assert "raise timeout" in str(first)
     assert first.timed_out
     assert "has not returned since an earlier fetch" in str(second)
     assert (token, len(calls)) == ("opaque-1", 2)

@@ -8,13 +8,16 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import structlog
+from fetching import shown
 
 from token_keeper import (
     CallableSource,
+    ConfigError,
     FetchError,
     HttpSource,
     InvalidToken,
@@ -27,12 +30,6 @@ from token_keeper.testing import FakeBackend, mint
 
 SECRET = "canary-5ecret-0f-the-backend-0123456789"
 QUICK = RefreshPolicy(min_interval_s=0.1)
-
-
-def shown(error: BaseException) -> str:
-    """Return everything that a log renderer could make of *error*, locals of all frames included."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    return "".join(told.format()) + repr(error) + repr(vars(error)) + str(pickle_of(error))
 
 
 def pickle_of(thing: object) -> bytes:
@@ -114,6 +111,50 @@ def test_an_exception_of_a_users_function_is_told_without_its_frames_and_text() 
     assert "ValueError" in str(error)
     assert SECRET not in str(error)
     assert SECRET not in repr(keeper.snapshot)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"headers": {"Authorization": f"Bearer {SECRET}\n"}},
+        {"headers": {"Authorization": f"Bearer {SECRET}"}, "timeout": -1},
+        {"json": {"password": SECRET}, "data": {"password": SECRET}},
+        {"json": {"password": SECRET, "when": object()}},
+        {"data": f"password={SECRET}"},
+        {"auth": SECRET},
+        {"proxy": f"ftp://user:{SECRET}@proxy.example"},
+    ],
+)
+def test_a_wrong_setting_of_a_source_shows_no_secret_in_the_frames_of_its_error(settings: Any) -> None:
+    error = raised_by(partial(HttpSource, "https://backend.example/token", **settings))
+    assert isinstance(error, ConfigError)
+    assert not [
+        frame.f_code.co_name
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if "token_keeper" in frame.f_code.co_filename and "tests" not in frame.f_code.co_filename
+        for value in frame.f_locals.values()
+        if SECRET in repr(value)
+    ]
+
+
+def test_an_opaque_token_that_a_server_quotes_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    keeper = TokenKeeper()
+    keeper.update(SECRET, expires_at=time.time() + 60)
+    keeper.report_denied(SECRET, code=f"bad {SECRET}", reason=f"the token {SECRET} is unknown")
+    assert "denialReported" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_an_answer_that_is_taken_for_something_else_is_no_attribute_of_the_cause() -> None:
+    def confused() -> object:
+        answer: Any = SECRET
+        return answer.json
+
+    error = raised_by(TokenKeeper(CallableSource(confused), start_timeout=0.2).start)  # type: ignore[arg-type]
+    assert isinstance(error.__cause__, FetchError)
+    assert isinstance(error.__cause__.__cause__, AttributeError)
+    assert error.__cause__.__cause__.obj is None
 
 
 def test_a_structlog_logger_of_the_host_sees_no_secret_either() -> None:

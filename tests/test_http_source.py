@@ -136,13 +136,6 @@ def test_the_content_type_does_not_decide(kind):
         assert raw(HttpSource(backend.url)) == "opaque-1"
 
 
-def test_connections_are_kept_between_fetches():
-    with FakeBackend() as backend:
-        tokens = fetch_all(HttpSource(backend.url), times=3)
-
-    assert len({token.fingerprint for token in (issued.secret for issued in tokens)}) == 3
-
-
 def test_cookies_are_not_kept():
     with FakeBackend() as backend:
         backend.answer(body={"token": "opaque-1"}, headers={"Set-Cookie": "session=1; Path=/"})

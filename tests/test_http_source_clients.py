@@ -11,7 +11,7 @@ import httpx
 import httpx2
 import pytest
 import trustme
-from fetching import failure, fetch_all, raw
+from fetching import failure, fetch_all, raw, server_tls
 
 from token_keeper.sources import HttpSource
 from token_keeper.sources._clients import _shared
@@ -24,8 +24,7 @@ def authority():
 
 
 def secure_backend(authority: trustme.CA, *, asks_for_certificate: bool = False) -> FakeBackend:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    tls = server_tls(authority)
     if asks_for_certificate:
         tls.verify_mode = ssl.CERT_REQUIRED
         authority.configure_trust(tls)
@@ -124,6 +123,16 @@ def test_sources_of_one_loop_share_a_client_which_the_last_one_closes():
     with FakeBackend() as backend:
         asyncio.run(two_sources())
         assert len(backend.requests) == 4
+
+
+def test_connections_are_kept_between_fetches(authority, tmp_path):
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    tls = server_tls(authority)
+    with FakeBackend(ssl_context=tls) as backend:
+        fetch_all(HttpSource(backend.url, ca_file=str(tmp_path / "ca.pem")), times=3)
+        assert len(backend.requests) == 3
+
+    assert tls.session_stats()["accept_good"] == 1
 
 
 def test_a_private_authority_is_trusted_by_ca_file(authority, tmp_path):

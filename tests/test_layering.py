@@ -10,7 +10,7 @@ import token_keeper
 PACKAGE = Path(token_keeper.__file__).parent
 LAYERS = {
     0: {"_errors", "_model", "_policy"},
-    1: {"_extract", "_lifetime", "_receive", "_redact", "_schedule", "inspection", "profiles"},
+    1: {"_extract", "_lifetime", "_receive", "_redact", "_schedule", "_shape", "inspection", "profiles"},
     2: {"_machine", "_recovery", "_state", "_view"},
     3: {"_clock", "_fork", "_listeners", "logs", "sources", "twilsock"},
     4: {"_blocking", "_face", "_home", "_keeper", "_kept", "_scheduler", "_slots", "_telling", "_waiting"},

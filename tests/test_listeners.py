@@ -175,6 +175,7 @@ def test_a_listener_that_causes_an_event_each_time_leaves_the_loop_to_others():
     host = Host()
 
     async def main():
+        host.hears("one")
         host.listeners.add([UPDATED], lambda told: host.post(told.generation + 1))
         host.post(1)
         for _ in range(10):
@@ -182,6 +183,8 @@ def test_a_listener_that_causes_an_event_each_time_leaves_the_loop_to_others():
         await host.listeners.drain(0)
 
     run_virtual(main)
+
+    assert 2 <= len(host.seen) <= 12
 
 
 # Isolation.
@@ -487,9 +490,12 @@ def test_draining_without_events_returns_at_once(run):
 
     async def main():
         host.hears("one")
+        began = asyncio.get_running_loop().time()
         await host.listeners.drain(10)
+        return asyncio.get_running_loop().time() - began
 
-    run(main())
+    assert run(main()) < 5
+    assert host.seen == []
 
 
 def test_a_listener_may_drain():

@@ -54,7 +54,7 @@ def test_an_expired_token_is_refused_with_the_servers_code(server):
     result = probed(server.mint(lifetime=-10), server.url)
 
     assert (result.connected, result.answered, result.status, result.code) == (False, True, 401, 20104)
-    assert "expired" in result.description
+    assert "Expired" in result.description
 
 
 def test_what_is_no_token_is_sent_all_the_same(server):

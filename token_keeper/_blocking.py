@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
 from token_keeper._clock import Clock
+from token_keeper._errors import TokenUnavailable
 from token_keeper._face import CLOSE_S, DRAIN_S, Face, check_reporter
 from token_keeper._home import JOIN_S, Home, LoopThread
 from token_keeper._kept import KeptToken
@@ -84,9 +86,13 @@ class TokenKeeper(Face):
         waits = self._source is not None and self._start_timeout > 0
         if waits:
             self._check_may_block("start()")
+        began = time.monotonic()
         try:
             if self._move_in() and waits:
                 block_for_answer(self._kept, self._kept.first, timeout=self._start_timeout)
+        except TokenUnavailable as error:
+            self.close()
+            raise self._kept.unavailable("", waited=round(time.monotonic() - began, 2)) from error.__cause__
         except BaseException:
             self.close()
             raise

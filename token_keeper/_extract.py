@@ -2,7 +2,6 @@
 
 Decides where a token may stand and what a stated lifetime may look like. It
 knows neither clock nor network, and whether the token works is for inspection.
-Errors name the shape of the answer and at most its members' names.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Final
 from token_keeper._errors import ConfigError, ResponseError
 from token_keeper._lifetime import AT_NAMES, IN_NAMES, duration, is_number, moment, stated_beside
 from token_keeper._model import Secret
+from token_keeper._shape import described, shape_of
 
 TOKEN_NAMES: Final = ("token", "access_token", "accessToken", "jwt", "id_token")
 """Where a token usually stands, most usual first."""
@@ -27,11 +27,8 @@ SCOPE_NAMES: Final = ("data", "result", "auth")
 _UNIQUE_NAMES: Final = frozenset((*TOKEN_NAMES, *IN_NAMES, *AT_NAMES))
 _WORDS: Final = frozenset({"error", "false", "nan", "nil", "none", "null", "ok", "true", "undefined"})
 _NUMBER_LENGTH: Final = 16
-_KEYS_SHOWN: Final = 8
 
-_ERROR_CODE: Final = re.compile(r"[A-Za-z_]{1,40}", re.ASCII)
 _FORM: Final = re.compile(rf"(?:{'|'.join(TOKEN_NAMES)}|error|expires_in|token_type)=", re.ASCII)
-_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +113,6 @@ def check_path(key: str, expression: object) -> None:
         raise ConfigError(key, f"is not a JMESPath expression: {expression[:80]!r}") from error
     except RecursionError:
         raise ConfigError(key, "is nested too deeply") from None
-
-
-def error_code(document: object) -> str | None:
-    """Return the `error` code of *document* (RFC 6749 section 5.2), if it looks like one."""
-    code = document.get("error") if isinstance(document, Mapping) else None
-    return code if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else None
 
 
 def parse_json(text: str) -> object:
@@ -222,8 +213,8 @@ def _at_path(document: object, path: str) -> str:
     if isinstance(value, str):
         return value
     if value is None:
-        raise _problem(f"token_path {path!r} finds nothing; {_answer(document)}", "Correct token_path")
-    raise _problem(f"token_path {path!r} finds {_shape(value)}, not a string", "Correct token_path")
+        raise _problem(f"token_path {path!r} finds nothing; {described(document)}", "Correct token_path")
+    raise _problem(f"token_path {path!r} finds {shape_of(value)}, not a string", "Correct token_path")
 
 
 def _searched(document: object, path: str) -> object:
@@ -239,14 +230,14 @@ def _by_name(document: object) -> tuple[str, str]:
     if isinstance(document, str):
         return document, "@"
     if not isinstance(document, Mapping):
-        raise _problem(f"the answer is {_shape(document)}", "Set token_path to where the token stands")
+        raise _problem(f"the answer is {shape_of(document)}", "Set token_path to where the token stands")
     if document.get("error"):
-        raise _problem(_answer(document), "Look up that error in the backend's documentation")
+        raise _problem(described(document), "Look up that error in the backend's documentation")
     places = dict(_places(document))
     candidates = {path: value for path, value in places.items() if isinstance(value, str) and value}
     if not candidates:
-        unusable = [f"{path} is {_shape(value)}" for path, value in places.items()]
-        found = unusable[0] if unusable else _answer(document)
+        unusable = [f"{path} is {shape_of(value)}" for path, value in places.items()]
+        found = unusable[0] if unusable else described(document)
         raise _problem(f"no token: {found}", "Set token_path to where the token stands")
     if len(set(candidates.values())) > 1:
         paths = " and ".join(candidates)
@@ -310,45 +301,8 @@ def _at_expires_path(document: object, path: str) -> tuple[float | None, float |
         return None, expires_at
     if expires_in is not None:
         return expires_in, None
-    raise _problem(f"expires_path finds {_shape(value)}, not a lifetime or a time", "Correct expires_path")
+    raise _problem(f"expires_path finds {shape_of(value)}, not a lifetime or a time", "Correct expires_path")
 
 
 def _problem(found: str, remedy: str) -> ResponseError:
     return ResponseError(f"{found}; the current token stays. {remedy}")
-
-
-def _answer(document: object) -> str:
-    """Describe the answer: its error code if it is an error, else its shape."""
-    code = error_code(document)
-    if code is not None:
-        return f"the backend answered with the error {code}"
-    return f"the answer is {_shape(document)}"
-
-
-def _shape(value: object) -> str:
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, bool):
-        return "a boolean"
-    if is_number(value):
-        return "a number"
-    if isinstance(value, str):
-        return "a string" if value else "an empty string"
-    if isinstance(value, Mapping):
-        return _object_shape(value)
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}"
-    return f"of type {type(value).__name__}"
-
-
-def _object_shape(value: Mapping[object, object]) -> str:
-    if not value:
-        return "an empty object"
-    names = [_shown(key) for key, _ in zip(value, range(_KEYS_SHOWN), strict=False)]
-    more = " and more" if len(value) > len(names) else ""
-    return f"an object with {', '.join(names)}{more}"
-
-
-def _shown(key: object) -> str:
-    # A name can be anything, even a token.
-    return key if isinstance(key, str) and _KEY.fullmatch(key) else "(another name)"

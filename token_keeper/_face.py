@@ -5,31 +5,41 @@ The two keepers differ only in how they wait: one awaits, the other blocks.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
+from token_keeper import _fork as fork
 from token_keeper._clock import Clock, SystemClock
-from token_keeper._errors import ConfigError
+from token_keeper._errors import ConfigError, InvalidToken
 from token_keeper._home import Home
 from token_keeper._kept import KeptToken
 from token_keeper._listeners import Listener, Listeners
 from token_keeper._model import DenialClass, EventKind, Secret, Snapshot, Token, Verdict
 from token_keeper._policy import RefreshPolicy
-from token_keeper._receive import supplied
+from token_keeper._receive import clock_skew, supplied
 from token_keeper._scheduler import Charge
 from token_keeper._state import TokenAccepted
 from token_keeper._telling import Teller
+from token_keeper._waiting import check_seconds
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.logs import keeper_logger
 from token_keeper.profiles import profile_named
 from token_keeper.sources import Source
 
 ListenerT = TypeVar("ListenerT", bound=Listener)
+TextT = TypeVar("TextT", int | str | None, str | None)
 
 DRAIN_S = 5.0
 """How long listeners may take at the end for what is still queued."""
+CLOSE_S = 2.0
+"""How long a source may take to let go of its connections."""
+MAX_REPORTER = 256
+"""Characters in the name of a reporter."""
+MAX_CODE = 64
+"""Characters of a server's code that count."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -51,8 +61,9 @@ class Face:
     ) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError("name", "must be 1 to 64 letters, digits, dots, hyphens or underscores")
-        if not start_timeout >= 0:
-            raise ConfigError("start_timeout", "must be 0 or more seconds")
+        check_seconds("start_timeout", start_timeout)
+        _check_source(source)
+        _check_parts(policy, profile, expect, clock)
         if source is not None and not source.splay:
             policy = replace(policy, splay=False)
         self.name = name
@@ -66,6 +77,12 @@ class Face:
         self._listeners = Listeners(log=self._log, sync_in_thread=sync_in_thread)
         self._kept = KeptToken(name, policy=policy, clock=self._clock, sourced=source is not None)
         self._teller = Teller(self._kept, self._profile, self._expect, self._log, self._listeners)
+        self._home: Home | None = None
+        fork.watch(self)
+
+    def forked(self) -> None:
+        """Leave to the parent process what runs there."""
+        self._home = None
 
     @property
     def token(self) -> str:
@@ -99,19 +116,20 @@ class Face:
             KeeperClosed: After the end.
         """
         # From here on the token is in no local variable, so that no traceback can show it.
-        given, raw = Secret(raw), ""
+        given, raw = _taken(raw), ""
         self._kept.check_alive()
+        if isinstance(given, str):
+            raise InvalidToken(f"a token is a string, but this is of type {given}; nothing was changed")
         current = self._kept.state.usable_by("", self._boot())
         if current is not None and current.token.secret == given:
             return
-        token = supplied(
-            given,
-            expires_at=expires_at,
-            profile=self._profile,
-            expect=self._expect,
-            wall=self._clock.wall(),
-        )
-        self._kept.supply(token)
+        # Its issuer is that of the source, whose clock is known. But *expires_at* is by the caller's clock.
+        known = self._kept.state.current if expires_at is None else None
+        skew_s = known.skew_s if known is not None else 0.0
+        wall = self._clock.wall() + skew_s
+        token = supplied(given, expires_at=expires_at, profile=self._profile, expect=self._expect, wall=wall)
+        skew_s += clock_skew(wall=wall, issued_at=token.issued_at, not_before=token.not_before)
+        self._kept.supply(token, skew_s)
 
     def report_denied(
         self, token: str, *, by: str = "", code: int | str | None = None, reason: str | None = None
@@ -129,12 +147,23 @@ class Face:
 
         Raises:
             KeeperClosed: After the end.
+            ConfigError: If an argument cannot work.
         """
 
         def meaning(current: Token | None) -> DenialClass:
             return self._teller.meaning_of(code, reason, current)
 
-        given, token = Secret(token), ""
+        given, token = _taken(token), ""
+        if isinstance(given, str):
+            raise ConfigError("token", f"must be the token as it was sent, a string, but is of type {given}")
+        check_reporter(by)
+        if isinstance(code, bool) or not isinstance(code, int | str | None):
+            raise ConfigError("code", f"must be a number or a string, but is of type {type(code).__name__}")
+        if not isinstance(reason, str | None):
+            raise ConfigError("reason", f"must be a string, but is of type {type(reason).__name__}")
+        # Servers like to quote the token that they refuse.
+        code, reason = _without(given, code), _without(given, reason)
+        code = code[:MAX_CODE] if isinstance(code, str) else code
         verdict, snapshot = self._kept.deny(given, by, meaning)
         self._teller.denial(verdict, snapshot, by=by, code=code, reason=reason)
         return verdict
@@ -145,7 +174,10 @@ class Face:
         Raises:
             KeeperClosed: After the end.
         """
-        given, token = Secret(token), ""
+        given, token = _taken(token), ""
+        if isinstance(given, str):
+            raise ConfigError("token", f"must be the token as it was sent, a string, but is of type {given}")
+        check_reporter(by)
         self._kept.check_alive()
         generation = self._kept.generation_of(given)
         if generation:
@@ -164,11 +196,16 @@ class Face:
         """
         known = [str(kind) for kind in EventKind]
         for kind in kinds:
+            if callable(kind):
+                raise ConfigError("on", 'write keeper.on()(listener), or @keeper.on("tokenUpdated")')
             if kind not in known:
                 raise ConfigError("on", f"there is no event {str(kind)[:64]!r}; known are {', '.join(known)}")
         wanted = frozenset(EventKind(kind) for kind in kinds or known)
 
         def register(listener: ListenerT) -> ListenerT:
+            if not callable(listener):
+                kind = type(listener).__name__
+                raise ConfigError("on", f"a listener must be a function of one event, but this is a {kind}")
             self._listeners.add(wanted, listener)
             return listener
 
@@ -176,10 +213,23 @@ class Face:
 
     async def _end(self, home: Home) -> None:
         """Stop what was started, tell the listeners what is still queued, close the source."""
-        await home.end()
-        await self._listeners.drain(DRAIN_S)
-        if self._source is not None:
-            await self._source.aclose()
+        # Each step also if the one before was cancelled: nobody gets a second chance to close.
+        try:
+            await home.end()
+        finally:
+            try:
+                await self._listeners.drain(DRAIN_S)
+            finally:
+                await self._close_source()
+
+    async def _close_source(self) -> None:
+        if self._source is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._source.aclose()
+        except Exception:  # noqa: BLE001 - whatever a source raises, the keeper is closed
+            self._log.warning("sourceNotClosed", exc_info=True)
 
     def _charge(self) -> Charge:
         return Charge(self._kept, self._source, self._teller.receive, self._teller.tell)
@@ -203,3 +253,56 @@ class Face:
             f"a {type(self).__name__} cannot be pickled or copied: make one in each process, "
             "or share the token through the sidecar"
         )
+
+
+def check_reporter(by: object) -> None:
+    """Check that *by* can name a reporter.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    if not isinstance(by, str):
+        raise ConfigError("by", f"must be a string, but is of type {type(by).__name__}")
+    if len(by) > MAX_REPORTER:
+        raise ConfigError("by", f"must have at most {MAX_REPORTER} characters, but has {len(by)}")
+
+
+def _taken(raw: object) -> Secret | str:
+    """Return *raw* as a secret; if it is no string, the name of its type. A raised error would show it."""
+    return Secret(raw) if isinstance(raw, str) else type(raw).__name__
+
+
+def _without(token: Secret, said: TextT) -> TextT:
+    """Return what a server *said* without the token in it."""
+    if not isinstance(said, str) or not token.reveal():
+        return said
+    return said.replace(token.reveal(), f"<token {token.fingerprint}>")
+
+
+def _check_source(source: object) -> None:
+    problem = None
+    if isinstance(source, type):
+        problem = f"is a class: make one, such as {source.__name__}(...)"
+    elif isinstance(source, str):
+        problem = "is a string: for a URL pass HttpSource(url); a token goes to update()"
+    elif source is not None and any(not hasattr(source, name) for name in _SOURCE_PARTS):
+        function = "for a function pass CallableSource(function); " if callable(source) else ""
+        problem = f"is of type {type(source).__name__}: {function}a source has {', '.join(_SOURCE_PARTS)}"
+    del source  # Whatever it was meant to be: a traceback shows the locals of its frames.
+    if problem is not None:
+        raise ConfigError("source", problem)
+
+
+def _check_parts(policy: object, profile: object, expect: object, clock: object) -> None:
+    if not isinstance(policy, RefreshPolicy):
+        raise ConfigError("policy", f"must be a RefreshPolicy(...), but is of type {type(policy).__name__}")
+    if not isinstance(profile, str | Profile):
+        raise ConfigError("profile", f"must be a name or a Profile, but is of type {type(profile).__name__}")
+    if not isinstance(expect, Mapping | Expectations | None):
+        raise ConfigError("expect", f"must be a mapping, but is of type {type(expect).__name__}")
+    readings = [getattr(clock, name, None) for name in ("wall", "boot", "monotonic")]
+    if clock is not None and (isinstance(clock, type) or not all(map(callable, readings))):
+        raise ConfigError("clock", "must have wall(), boot() and monotonic(), such as a VirtualClock()")
+
+
+_SOURCE_PARTS = ("fetch", "aclose", "origin", "splay")

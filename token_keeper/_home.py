@@ -82,17 +82,22 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
-            if self._last_work is not None:
-                self._loop.run_until_complete(self._last_work)
-            left = asyncio.all_tasks(self._loop)
-            for task in left:
-                task.cancel()
-            if left:
-                self._loop.run_until_complete(asyncio.wait(left, timeout=CANCEL_GRACE_S))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         finally:
-            asyncio.set_event_loop(None)
-            self._loop.close()
+            try:
+                self._clear_out()
+            finally:
+                asyncio.set_event_loop(None)
+                self._loop.close()
+
+    def _clear_out(self) -> None:
+        if self._last_work is not None:
+            self._loop.run_until_complete(self._last_work)
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=CANCEL_GRACE_S))
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
 
 class _DaemonThreads(ThreadPoolExecutor):

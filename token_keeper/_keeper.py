@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
 from token_keeper._clock import Clock
+from token_keeper._errors import TokenUnavailable
 from token_keeper._face import Face, check_reporter
 from token_keeper._home import Home
 from token_keeper._kept import KeptToken
@@ -80,8 +82,12 @@ class AsyncTokenKeeper(Face):
         self._kept.post(Started())
         if self._source is None or not self._start_timeout:
             return
+        began = time.monotonic()
         try:
             await answer(self._kept, self._kept.first, timeout=self._start_timeout)
+        except TokenUnavailable as error:
+            await self.close()
+            raise self._kept.unavailable("", waited=round(time.monotonic() - began, 2)) from error.__cause__
         except BaseException:
             await self.close()
             raise

@@ -101,6 +101,7 @@ class KeptToken:
         "_futures",
         "_lock",
         "_outbox",
+        "_supplied_generation",
         "changes",
         "ended",
         "gone",
@@ -136,6 +137,7 @@ class KeptToken:
         self._driver: Driver | None = None
         self._outbox: list[Effect] = []
         self._asked_generation = 0
+        self._supplied_generation = 0
         self._renew_locks()
         fork.watch(self)
 
@@ -188,6 +190,7 @@ class KeptToken:
                     (_denied_before(token),),
                 )
             self._apply(TokenSupplied(token, skew_s), None)
+            self._supplied_generation = self.state.generation
         self.poke()
 
     def close(self, why: str = CLOSED) -> None:
@@ -235,7 +238,7 @@ class KeptToken:
         if len(self._outbox) > MAX_OUTBOX:
             # Nobody drives this token, or only slowly: old news are dropped, orders are not.
             old, new = self._outbox[: -MAX_OUTBOX // 2], self._outbox[-MAX_OUTBOX // 2 :]
-            self._outbox = [order for order in old if not isinstance(order, Announce)] + new
+            self._outbox = [*(order for order in old if not isinstance(order, Announce)), *new]
 
     def _hold(self) -> None:
         current = self.state.usable_by("", -NEVER)
@@ -323,7 +326,9 @@ class KeptToken:
             times = "once" if state.failures == 1 else f"{state.failures} times in a row"
             parts.append(f"the fetch failed {times}, last because: {state.last_error}")
         due = fetch_due(state, self.policy)
-        if state.phase is Phase.FETCHING:
+        if self.gone is not None:
+            parts.append("so the start failed, and the keeper is closed; start_timeout=0 starts all the same")
+        elif state.phase is Phase.FETCHING:
             parts.append("a fetch is under way")
         elif due != NEVER:
             parts.append(f"the next attempt starts in {max(due - now.boot, 0.0):.0f} s")
@@ -360,7 +365,8 @@ class KeptToken:
             return None
         if current.remaining_s(boot) >= min_validity:
             return current.token.secret.reveal()
-        if current.lifetime_s < min_validity and state.sourced:
+        fetched = state.sourced and current.generation != self._supplied_generation
+        if fetched and current.lifetime_s < min_validity:
             raise TokenUnavailable(
                 f"{self.name}: no token is valid for {min_validity:.0f} s: the source's live for "
                 f"{current.lifetime_s:.0f} s. The current one stays; ask for less, or for longer tokens"

@@ -16,7 +16,7 @@ from typing import NoReturn
 class Secret:
     """A string that shows itself only to `reveal()`.
 
-    Its repr is the fingerprint; it cannot be pickled or formatted.
+    Printed or formatted it is its fingerprint; it cannot be pickled.
     """
 
     __slots__ = ("_value", "fingerprint")
@@ -100,7 +100,7 @@ class DenialClass(StrEnum):
 
 
 class Phase(StrEnum):
-    """What the machine is doing."""
+    """What the keeper is doing."""
 
     WAITING = "waiting"
     FETCHING = "fetching"
@@ -228,7 +228,7 @@ class Snapshot:
 
     Args:
         status: What the token is good for.
-        phase: What the machine is doing.
+        phase: What the keeper is doing.
         generation: 1, 2, 3 ...; 0 before the first token.
         fingerprint: Of the current token, or None.
         expires_at: When it expires, or None if that is not known.

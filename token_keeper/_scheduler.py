@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -268,7 +269,7 @@ class Scheduler:
                     "the current token stays. Make the source heed cancellation",
                     timed_out=True,
                 )
-        call = charge.call = self._loop.create_task(source.fetch(tries=order.tries))
+        call = charge.call = self._loop.create_task(_asked(source, order.tries))
         call.add_done_callback(_retrieve)
         try:
             await asyncio.wait({call}, timeout=order.timeout_s)
@@ -282,15 +283,24 @@ class Scheduler:
             )
         if call.cancelled():
             raise TransientFetchError("the source cancelled its own fetch; the current token stays")
-        return _checked(call.result())
+        return call.result()
 
 
-def _checked(issued: object) -> Issued:
-    """Return what a source handed over, if it is what a source has to hand over."""
+async def _asked(source: Source, tries: int) -> Issued:
+    """Return what *source* hands over, if it is what a source has to hand over."""
+    try:
+        issued: object = source.fetch(tries=tries)
+        if inspect.isawaitable(issued):
+            issued = await issued
+    except SystemExit as error:
+        # In a task it would end the whole event loop.
+        raise TransientFetchError(
+            "the source wanted to end the program; the current token stays. See the cause"
+        ) from as_cause(error)
     if isinstance(issued, Issued) and isinstance(issued.secret, Secret):
         return issued
-    is_issued = isinstance(issued, Issued)
-    found = f"an Issued with a {type(issued.secret).__name__}" if is_issued else type(issued).__name__  # type: ignore[attr-defined]
+    found = type(issued.secret if isinstance(issued, Issued) else issued).__name__
+    del issued  # A traceback shows the locals of its frames.
     raise ResponseError(
         f"the source returned {found}; the current token stays. Let it return Issued(secret=Secret(token))"
     )

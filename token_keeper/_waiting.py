@@ -7,6 +7,7 @@ change, or raises. A waiter that goes away harms nobody: the fetch is not its.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ from token_keeper._kept import KeptToken
 Question = Callable[[], str | None]
 
 LONGEST_S = 1e9
-"""No loop and no lock takes a longer time; it is as good as without end."""
+"""Longest wait, in seconds: as good as without end, and no lock or loop takes much more."""
 
 
 def check_seconds(key: str, value: object) -> None:
@@ -25,8 +26,9 @@ def check_seconds(key: str, value: object) -> None:
     Raises:
         ConfigError: About *key*, if it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise ConfigError(key, "must be 0 or more seconds; math.inf is without end")
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not (0 <= value <= LONGEST_S or value == math.inf):  # type: ignore[operator]
+        raise ConfigError(key, "must be 0 or more seconds, or math.inf")
 
 
 def _limit(timeout: float) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 
 def main() -> int:
     """Run the command, and return its exit code."""
+    # What is imported stays: collecting garbage in between costs a tenth of the start.
+    gc.disable()
     try:
         from token_keeper.cli._group import cli  # noqa: PLC0415 # click may not be installed.
     except ModuleNotFoundError as missing:
@@ -17,4 +20,6 @@ def main() -> int:
         return os.EX_UNAVAILABLE
     except KeyboardInterrupt:
         return 130
+    finally:
+        gc.enable()
     return cli.run()

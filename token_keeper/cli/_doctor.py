@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,7 +18,7 @@ from token_keeper._redact import is_secret_name
 from token_keeper.cli._group import SafeUsageError, fail
 from token_keeper.cli._input import EXPECTABLE, MAX_SECRET, Seconds, expectations, read_secret
 from token_keeper.cli._inspect import PRODUCTS
-from token_keeper.cli._output import Row, Section, write_json, write_page
+from token_keeper.cli._output import Row, Section, terminal_width, write_json, write_page
 from token_keeper.doctor import (
     Connect,
     Order,
@@ -39,7 +37,6 @@ from token_keeper.inspection._reading import looks_like_jwt
 from token_keeper.profiles import profile_named
 
 EXIT_FAILED = 1
-PIPE_WIDTH = 80
 MARGIN = 6
 """Columns that a page puts around a line of text."""
 
@@ -122,7 +119,7 @@ def doctor(url: str | None, url_option: str | None, *, as_json: bool, **options:
     if as_json:
         write_json(report.as_dict())
     else:
-        write_page(as_page(report, width=_width()))
+        write_page(as_page(report, width=terminal_width() - MARGIN))
     return os.EX_OK if report.ok else EXIT_FAILED
 
 
@@ -225,11 +222,6 @@ def _refuse(wrong: ConfigError) -> NoReturn:
 
 def _usage(problem: str) -> SafeUsageError:
     return SafeUsageError(problem, click.get_current_context())
-
-
-def _width() -> int:
-    columns = shutil.get_terminal_size((PIPE_WIDTH, 24)).columns if sys.stdout.isatty() else PIPE_WIDTH
-    return columns - MARGIN
 
 
 def as_page(report: Report, *, width: int) -> Iterator[Section]:

@@ -90,12 +90,26 @@ def explain(  # noqa: PLR0913 # One per option.
     return os.EX_OK
 
 
+def _summary(explanation: Explanation) -> Iterator[Row]:
+    if explanation.inspection is None:
+        return
+    counts = {truth: sum(each.certainty is truth for each in explanation.causes) for truth in Certainty}
+    confirmed = counts[Certainty.CONFIRMED]
+    shows = f"shows {confirmed} cause{'s' * (confirmed != 1)}" if confirmed else "shows none of the causes"
+    yield Row(
+        label="token",
+        text=f"{explanation.inspection.fingerprint} {shows}, excludes {counts[Certainty.EXCLUDED]}, "
+        f"and cannot tell of {counts[Certainty.UNKNOWN]}",
+        style="info",
+    )
+
+
 def as_page(explanation: Explanation) -> Iterator[Section]:
     """Yield the form that people read."""
     meaning = explanation.denial_class
     yield Section(
         heading=f"{explanation.code}  {explanation.title}",
-        rows=[Row(label=meaning.value, text=MEANINGS[meaning], style="info")],
+        rows=[Row(label=meaning.value, text=MEANINGS[meaning], style="info"), *_summary(explanation)],
     )
     yield Section(
         heading="Causes",

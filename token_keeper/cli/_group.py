@@ -75,6 +75,15 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        """Read the arguments; this also writes what `--help` and `--version` say."""
+        try:
+            return super().make_context(*args, **extra)
+        except BrokenPipeError:
+            raise _PipeClosedError from None
+        except OSError as error:
+            fail_to_write(error)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
@@ -99,17 +108,19 @@ class LazyGroup(click.Group):
         """Run as a program, and return the exit code."""
         try:
             result = self.main(args, prog_name or "token-keeper", standalone_mode=False, **extra)
-            sys.stdout.flush()
+            _flush()
         except click.UsageError as wrong:
             return _say_usage(wrong)
         except click.Abort:
             return EXIT_INTERRUPTED
         except click.ClickException as failed:
-            return _say(
-                failed.format_message(), failed.code if isinstance(failed, Failure) else os.EX_SOFTWARE
-            )
+            code = failed.code if isinstance(failed, Failure) else os.EX_SOFTWARE
+            if code == os.EX_IOERR:
+                _drop_output()
+            return _say(failed.format_message(), code)
         except (_PipeClosedError, BrokenPipeError):
-            return _close_pipe()
+            _drop_output()
+            return EXIT_PIPE_CLOSED
         return result if isinstance(result, int) else os.EX_OK
 
 
@@ -118,8 +129,25 @@ def fail(message: str, code: int) -> NoReturn:
     raise Failure(message, code)
 
 
+def fail_to_write(error: OSError) -> NoReturn:
+    """Say that standard output cannot be written, and exit 74."""
+    fail(f"standard output cannot be written ({error.strerror})", os.EX_IOERR)
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        fail_to_write(error)
+
+
 def _say_usage(wrong: click.UsageError) -> int:
     path = wrong.ctx.command_path if wrong.ctx else "token-keeper"
+    if isinstance(wrong, click.exceptions.NoArgsIsHelpError):
+        click.echo(wrong.format_message(), err=True)
     return _say(f"{_usage_problem(wrong)}; see {path} --help", os.EX_USAGE)
 
 
@@ -136,6 +164,10 @@ def _usage_problem(wrong: click.UsageError) -> str:
         return f"the value of {name} cannot be used{known}"
     if isinstance(wrong, click.NoSuchOption):
         return "there is no such option"
+    if isinstance(wrong, click.BadOptionUsage):
+        return f"{wrong.option_name} has no value, or one that it does not take"
+    if isinstance(wrong, click.exceptions.NoArgsIsHelpError):
+        return f"name a command: {', '.join(COMMANDS)}"
     return "the arguments do not fit"
 
 
@@ -151,16 +183,15 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _close_pipe() -> int:
+def _drop_output() -> None:
     # Python flushes standard output once more at exit, and would complain then.
     devnull = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(devnull, sys.stdout.fileno())
-    except (OSError, ValueError):  # Standard output is no file: there is nothing to flush.
+    except (OSError, ValueError, AttributeError):  # Standard output is no file: there is nothing to flush.
         pass
     finally:
         os.close(devnull)
-    return EXIT_PIPE_CLOSED
 
 
 def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 # click's way.

@@ -102,8 +102,12 @@ class Seconds(click.ParamType[float]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return *value* as a number."""
+        text = str(value)
+        # float() also takes other scripts' digits, and underscores between them.
+        if not text.isascii() or "_" in text:
+            self.fail("not a number", param, ctx)
         try:
-            number = float(str(value))
+            number = float(text)
         except ValueError:
             self.fail("not a number", param, ctx)
         if not math.isfinite(number) or number < self.minimum:

@@ -129,7 +129,7 @@ def as_page(inspection: Inspection, *, now: float) -> Iterator[Section]:
                 Row(
                     label=finding.code,
                     text=f"{finding.severity}: {finding.message}",
-                    notes=(finding.hint,) if finding.hint else (),
+                    notes=(f"-> {finding.hint}",) if finding.hint else (),
                     style=finding.severity.value,
                 )
                 for finding in sorted(

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
 
+from token_keeper.cli._group import fail, fail_to_write
+
 STYLES = {
-    "error": "bold red",
-    "warning": "bold yellow",
-    "info": "cyan",
-    "good": "bold green",
-    "quiet": "dim",
+    "error": "1;31",
+    "warning": "1;33",
+    "info": "36",
+    "good": "1;32",
+    "quiet": "2",
     "plain": "",
-    "heading": "bold",
+    "heading": "1",
 }
-"""By meaning, how rich writes it."""
+"""By meaning, the attributes with which a terminal shows it (ECMA-48, SGR)."""
+
+USUAL_WIDTH = 80
+LEAST_TEXT = 24
+"""Narrowest column for texts, in characters. If less is left, texts stand below their labels."""
 
 
 class Row(NamedTuple):
@@ -39,7 +46,7 @@ class Row(NamedTuple):
 
 
 class Section(NamedTuple):
-    """Rows under a heading.
+    """A part of a page.
 
     Args:
         heading: Stands above the rows; may be empty.
@@ -52,9 +59,33 @@ class Section(NamedTuple):
     style: str = "heading"
 
 
+class Paper(NamedTuple):
+    """What a page is written on.
+
+    Args:
+        width: Columns; None does not wrap.
+        has_colours: Whether styles are shown.
+    """
+
+    width: int | None = None
+    has_colours: bool = False
+
+    def wrapped(self, text: str, taken: int) -> list[str]:
+        """Return *text* in lines that fit beside *taken* columns."""
+        if self.width is None or len(text) <= self.width - taken:
+            return [text]
+        from textwrap import wrap  # noqa: PLC0415 # Only a terminal needs it.
+
+        return wrap(text, max(self.width - taken, LEAST_TEXT), break_on_hyphens=False) or [""]
+
+    def painted(self, text: str, style: str) -> str:
+        """Return *text* as *style* shows it."""
+        return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if self.has_colours and text and STYLES[style] else text
+
+
 def write_json(document: object) -> None:
     """Write *document* as JSON (RFC 8259), in ASCII."""
-    click.echo(json.dumps(finite(document), indent=2, allow_nan=False))
+    _write(json.dumps(finite(document), indent=2, allow_nan=False))
 
 
 def finite(node: Any) -> Any:
@@ -69,17 +100,23 @@ def finite(node: Any) -> Any:
 
 
 def write_page(sections: Iterable[Section]) -> None:
-    """Write *sections* for a person: with colours in a terminal, else plain."""
-    if sys.stdout.isatty():
-        _write_rich(sections)
-    else:
-        click.echo("\n\n".join("\n".join(_plain(section)) for section in sections))
+    """Write *sections* for a person: wrapped and with colours in a terminal, else plain."""
+    paper = _terminal() if sys.stdout is not None and sys.stdout.isatty() else Paper()
+    _write("\n\n".join("\n".join(_lines(section, paper)) for section in sections))
+
+
+def terminal_width() -> int:
+    """Return how many columns standard output has; the usual number if it is no terminal."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or USUAL_WIDTH
+    except (OSError, ValueError, AttributeError):
+        return USUAL_WIDTH
 
 
 def printable(text: str) -> str:
     """Escape whatever a terminal might obey or hide, and what its encoding lacks."""
     escaped = "".join(character if character.isprintable() else _escape(character) for character in text)
-    encoding = sys.stdout.encoding or "ascii"
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     return escaped.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -100,38 +137,47 @@ def span(length_s: float) -> str:
     return " ".join(parts)
 
 
+def _write(text: str) -> None:
+    if sys.stdout is None:
+        fail("standard output is closed", os.EX_IOERR)
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        fail_to_write(error)
+
+
+def _terminal() -> Paper:
+    has_colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Paper(width=terminal_width(), has_colours=has_colours)
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def _plain(section: Section) -> Iterable[str]:
-    if section.heading:
-        yield printable(section.heading)
-    width = max((len(row.label) for row in section.rows), default=0)
+def _lines(section: Section, paper: Paper) -> Iterator[str]:
+    heading = paper.wrapped(printable(section.heading), 0) if section.heading else ()
+    yield from (paper.painted(line, section.style) for line in heading)
+    rows = [row._replace(label=printable(row.label)) for row in section.rows]
     indent = "  " if section.heading else ""
-    for row in section.rows:
-        yield f"{indent}{printable(row.label):<{width}}  {printable(row.text)}".rstrip()
-        for note in row.notes:
-            yield f"{indent}{'':<{width}}  {printable(note)}"
+    width = max((len(row.label) for row in rows), default=0)
+    margin = len(indent) + width + 2
+    if paper.width is not None and paper.width - margin < LEAST_TEXT:
+        for row in rows:
+            yield f"{indent}{paper.painted(row.label, row.style)}".rstrip()
+            yield from (f"{indent}  {line}" for line in _texts(row, paper, len(indent) + 2))
+        return
+    for row in rows:
+        first, *others = _texts(row, paper, margin)
+        padding = " " * (width - len(row.label) + 2)
+        yield f"{indent}{paper.painted(row.label, row.style)}{padding}{first}".rstrip()
+        yield from (f"{' ' * margin}{line}" for line in others)
 
 
-def _write_rich(sections: Iterable[Section]) -> None:
-    from rich.console import Console  # noqa: PLC0415 # Only a terminal needs it.
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    console = Console(highlight=False, soft_wrap=False)
-    for index, section in enumerate(sections):
-        if index:
-            console.print()
-        if section.heading:
-            console.print(Text(printable(section.heading), style=STYLES[section.style]))
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(no_wrap=True)
-        grid.add_column(overflow="fold")
-        for row in section.rows:
-            label = Text(f"  {printable(row.label)}", style=STYLES[row.style])
-            grid.add_row(label, Text(printable(row.text)))
-            for note in row.notes:
-                grid.add_row("", Text(printable(note), style=STYLES["quiet"]))
-        console.print(grid)
+def _texts(row: Row, paper: Paper, margin: int) -> Iterator[str]:
+    yield from paper.wrapped(printable(row.text), margin)
+    for note in row.notes:
+        yield from (paper.painted(line, "quiet") for line in paper.wrapped(printable(note), margin))

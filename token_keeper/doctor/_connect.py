@@ -11,18 +11,21 @@ import httpx
 from token_keeper._errors import ConfigError
 from token_keeper._model import DenialClass, Secret
 from token_keeper.doctor._findings import Examined
-from token_keeper.doctor._kind import TWILIO
 from token_keeper.doctor._report import Status, Step, skipped
 from token_keeper.doctor._words import length
 from token_keeper.inspection import Expectations
 from token_keeper.profiles import Certainty, Explanation, explain, profile_named
+from token_keeper.profiles._products import TWILIO
 from token_keeper.sources._clients import TlsFiles
 from token_keeper.twilsock import ProbeResult, check_installed, endpoint_of, probe
 
 NAME: Final = "twilsock"
 _USUAL_REGION: Final = "us1"
 _CREDENTIALS: Final = frozenset({"looks-like-auth-token", "looks-like-api-secret", "looks-like-sid"})
-_WAYS: Final = "Check the network: a firewall or a proxy has to let WebSockets to this host through."
+_WAYS: Final = (
+    "Check the network, where a firewall or a proxy has to let WebSockets to this host through, "
+    "and what --twilsock-url and --region say."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +130,7 @@ def _step(result: ProbeResult, meaning: Explanation | None) -> Step:
         summary = f"{result.endpoint} accepted the token, in {took}"
         return Step(name=NAME, status=Status.OK, summary=summary, details=details)
     if not result.answered:
-        summary = f"{result.endpoint} did not answer: {result.description}"
+        summary = f"no verdict from {result.endpoint}: {result.description}"
         return Step(name=NAME, status=Status.FAILED, summary=summary, details=details, remedy=_WAYS)
     numbers = ", ".join(str(number) for number in (result.status, result.code) if number is not None)
     answer = f"{numbers or 'no code'}: {result.description}, in {took}"

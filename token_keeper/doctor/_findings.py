@@ -55,7 +55,8 @@ def http_step(observed: Observed) -> Step:
     took = length(observed.seconds)
     if observed.status is None or _is_http_failure(observed):
         found, remedy = told(observed.error, status=observed.status)
-        seen = "" if observed.status is None else f", in {took}"
+        is_told = observed.status is None or (observed.error is not None and observed.error.timed_out)
+        seen = "" if is_told else f", in {took}"
         return Step(name="http", status=Status.FAILED, summary=found + seen, details=details, remedy=remedy)
     kind = observed.content_type or "no content type"
     redirects = f", after {observed.requests - 1} redirects" if observed.requests > 1 else ""
@@ -113,7 +114,8 @@ def _reason(error: RefusedError) -> str:
 
 
 _OPTIONS: Final = {
-    "The keeper tries again by itself": "Try again; a keeper does so by itself",
+    "The keeper tries again by itself": "Look into the backend's log. A keeper tries again by itself",
+    "The keeper slows down": "Wait a while before you try again. A keeper slows down by itself",
     "token_path": "--token-path",
     "ca_file": "--ca-file",
     "json or data make it POST": "--json-body makes it POST, or set --method",

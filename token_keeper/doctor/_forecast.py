@@ -151,10 +151,11 @@ def schedule_step(found: Forecast) -> Step:
     when = f"in {length(late)}" if round(early) == round(late) else f"in {length(early)} to {length(late)}"
     status, remedy = _judged(found)
     budget = length(found.budget_s or 0)
+    attempts, single = ("attempt", "s") if found.attempts == 1 else ("attempts", "")
     notes = (
         *found.formula,
         f"after a start: from {_soon(found.splayed_earliest - found.now)} on, so that replicas spread out",
-        f"outage budget: {budget} from the refresh to the expiry; {found.attempts} attempts fit",
+        f"outage budget: {budget} from the refresh to the expiry; {found.attempts} {attempts} fit{single}",
         *_share(found),
     )
     return Step(

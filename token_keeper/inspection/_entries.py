@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from token_keeper._model import DenialClass
+
+if TYPE_CHECKING:
+    from token_keeper.inspection._profile import Inspection
 
 UNREADABLE = frozenset(
     {
@@ -35,6 +40,7 @@ class Cause:
         hidden_by: Findings that leave it open.
         needs: What must have been compared before it can be excluded:
             names of expectations, or ``secret``.
+        excluded_by: Says that the token excludes it in spite of *hidden_by*.
     """
 
     text: str
@@ -44,6 +50,7 @@ class Cause:
     ruled_out: str = ""
     hidden_by: frozenset[str] = UNREADABLE
     needs: frozenset[str] = frozenset()
+    excluded_by: Callable[[Inspection], bool] = lambda _inspection: False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +65,7 @@ class Entry:
         where: Where the refusing side says more.
         source: Whose code it is.
         config_on: Findings with which it means that the backend has to be fixed.
+        products: Whom it comes from; what they need is expected of the token.
     """
 
     code: int | str
@@ -67,3 +75,4 @@ class Entry:
     where: str
     source: str
     config_on: frozenset[str] = frozenset()
+    products: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 from token_keeper._model import Finding, Severity
@@ -49,6 +50,8 @@ def shown(value: object) -> str:
         return f"a {_TYPES.get(type(value), 'value')}"
     if looks_secret(value):
         return "something that looks like a secret"
+    if has_token(value):
+        return "something that holds a token"
     text = ascii(value[: MAX_SHOWN + 1])
     return text if len(value) <= MAX_SHOWN else f"{value[:MAX_SHOWN]!a}..."
 
@@ -56,6 +59,11 @@ def shown(value: object) -> str:
 def looks_secret(value: str) -> bool:
     """Whether *value* has the form of an Auth Token or an API Key Secret."""
     return (len(value) == 32 and HEX.issuperset(value)) or is_mixed_secret(value)
+
+
+def has_token(value: str) -> bool:
+    """Whether a JWT stands somewhere in *value*, whole or not. One begins with the base64 of a brace."""
+    return re.search(r"eyJ[\w-]{8,}\.eyJ", value, re.ASCII) is not None
 
 
 def is_mixed_secret(value: str) -> bool:

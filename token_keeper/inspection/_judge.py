@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from token_keeper.inspection._entries import Cause, Entry
+from token_keeper.inspection._entries import UNREADABLE, Cause, Entry
 
 if TYPE_CHECKING:
     from token_keeper.inspection._profile import Inspection
@@ -48,10 +48,16 @@ def _judge(cause: Cause, inspection: Inspection | None) -> JudgedCause:
         if shown:
             evidence = "; ".join(f"{finding.code}: {finding.message}" for finding in shown)
             return JudgedCause(cause=cause, certainty=Certainty.CONFIRMED, evidence=evidence)
-        is_visible = not cause.hidden_by & inspection.codes and cause.needs <= inspection.checked
-        if cause.ruled_out and is_visible:
+        if cause.ruled_out and (_is_visible(cause, inspection) or cause.excluded_by(inspection)):
             return JudgedCause(cause=cause, certainty=Certainty.EXCLUDED, evidence=cause.ruled_out)
     return JudgedCause(cause=cause, certainty=Certainty.UNKNOWN, evidence=cause.look)
+
+
+def _is_visible(cause: Cause, inspection: Inspection) -> bool:
+    if inspection.claims is None and cause.hidden_by >= UNREADABLE:
+        # An opaque token says nothing of itself, though nothing is wrong with it.
+        return False
+    return not cause.hidden_by & inspection.codes and cause.needs <= inspection.checked
 
 
 def diagnosis(entry: Entry | None, inspection: Inspection | None) -> tuple[str, ...]:

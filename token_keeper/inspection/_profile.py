@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from token_keeper._model import DenialClass, Finding, Secret, Severity
 from token_keeper.inspection._expect import Expectations
-from token_keeper.inspection._findings import looks_secret, number
+from token_keeper.inspection._findings import MAX_SHOWN, has_token, looks_secret, number
 from token_keeper.inspection._reading import Reading, looks_like_jwt, read
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Inspection:
         issued_at: `iat`, Unix seconds, if it is a number.
         not_before: `nbf`, Unix seconds, if it is a number.
         findings: What was found, in the order of the rules.
+        wrapped: Whether something was around the value that does not belong to it.
         checked: What was compared beyond the token itself: names of
             expectations, and ``secret``.
     """
@@ -80,6 +81,7 @@ class Inspection:
     issued_at: float | None = None
     not_before: float | None = None
     findings: tuple[Finding, ...] = ()
+    wrapped: bool = False
     checked: frozenset[str] = frozenset()
 
     @property
@@ -164,7 +166,7 @@ class Profile:
             expect=profile.expectations(expectations),
             key=key,
         )
-        return _apply(profile, context)
+        return apply(profile, context)
 
     def expectations(self, raw: Expectations | Mapping[str, object] | None) -> Expectations:
         """Check that *raw* can be expected of a token of this kind.
@@ -220,11 +222,12 @@ class Profile:
         return None if known is None else self.catalogue().get(known)
 
 
-def _apply(profile: Profile, context: Context) -> Inspection:
+def apply(profile: Profile, context: Context) -> Inspection:
+    """Return what the rules of *profile* say in *context*."""
     reading = context.reading
-    findings = tuple(finding for rule in profile.rules for finding in rule(context))
-    alone = tuple(finding for finding in findings if finding.code in profile.alone)
     secrets = _secrets_in(context)
+    findings = tuple(_scrubbed(secrets, finding) for rule in profile.rules for finding in rule(context))
+    alone = tuple(finding for finding in findings if finding.code in profile.alone)
     return Inspection(
         profile=profile.name,
         fingerprint=reading.given.fingerprint,
@@ -234,6 +237,7 @@ def _apply(profile: Profile, context: Context) -> Inspection:
         issued_at=number(context.claims, "iat"),
         not_before=number(context.claims, "nbf"),
         findings=alone[:1] or findings,
+        wrapped=bool(reading.wrappings),
         checked=context.expect.names | ({"secret"} if context.key and context.is_jwt else set()),
     )
 
@@ -262,10 +266,28 @@ def _secrets_in(context: Context) -> frozenset[str]:
     return frozenset(secrets)
 
 
+def _scrubbed(secrets: frozenset[str], finding: Finding) -> Finding:
+    """Return *finding* without the *secrets* in its sentences, which may quote a claim around one."""
+    message, hint = finding.message, finding.hint
+    for secret in secrets:
+        message, hint = _struck(secret, message), _struck(secret, hint)
+    same = message == finding.message and hint == finding.hint
+    return finding if same else replace(finding, message=message, hint=hint)
+
+
+def _struck(secret: str, text: str) -> str:
+    for spelling in (secret, ascii(secret)[1:-1]):
+        text = text.replace(spelling, "<secret>")
+        # Where a long claim was cut off, the beginning of a secret may be left.
+        for length in range(min(len(spelling), MAX_SHOWN), LEAST_SECRET - 1, -1):
+            text = text.replace(f"{spelling[:length]}'...", "<secret>'...")
+    return text
+
+
 def _without(secrets: frozenset[str], node: Any) -> Any:
     """Return *node* without the *secrets*, nor any token that was put into a claim."""
     if isinstance(node, str):
-        if looks_like_jwt(node):
+        if looks_like_jwt(node) or has_token(node):
             return "<token>"
         for secret in secrets:
             node = node.replace(secret, "<secret>")

@@ -87,6 +87,12 @@ def signed_parts(value: Secret) -> tuple[bytes, bytes]:
     return signing_input.encode("ascii"), _base64url(signature)
 
 
+def is_canonical(value: Secret) -> bool:
+    """Whether the signature of a JWT that `read()` could read is spelled as encoders spell it."""
+    segment = value.reveal().rpartition(".")[2]
+    return base64.urlsafe_b64encode(_base64url(segment)).decode("ascii").rstrip("=") == segment
+
+
 def _unwrap(value: str) -> tuple[tuple[Wrapping, ...], str]:
     wrappings: list[Wrapping] = []
     while len(wrappings) < MAX_WRAPPINGS:
@@ -160,7 +166,8 @@ def _without_prefix(text: str) -> str:
 def _decode(value: str) -> tuple[Mapping[str, object] | None, Mapping[str, object] | None, str]:
     segments = value.split(".")
     if len(segments) != 3:
-        return None, None, f"it has {len(segments)} segments between dots instead of three"
+        count = f"{len(segments)} segments" if len(segments) > 1 else "one segment"
+        return None, None, f"it has {count} between dots instead of three"
     header, flaw = _object(segments[0])
     if flaw:
         return None, None, f"its header {flaw}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from token_keeper._model import Finding, Secret
 from token_keeper.inspection._findings import error
 from token_keeper.inspection._profile import Context, Key
-from token_keeper.inspection._reading import signed_parts
+from token_keeper.inspection._reading import is_canonical, signed_parts
 
 if TYPE_CHECKING:
     from jwt.algorithms import Algorithm
@@ -49,7 +49,8 @@ def _problem(token: Secret, header: Mapping[str, object], key: Key) -> str:
         if not candidates:
             return "the signature cannot be checked: no key of the set goes with kid and alg"
     if any(_verifies(token, algorithm, candidate) for candidate in candidates):
-        return ""
+        # The last character has bits to spare: changed in those, it still decodes to the same bytes.
+        return "" if is_canonical(token) else "the signature was altered: no encoder ends one like this"
     return "the signature does not match: another secret, or altered after signing"
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from token_keeper.inspection._entries import UNREADABLE, Cause
+from token_keeper.inspection._profile import Inspection
+from token_keeper.profiles._twilio import ALONE
 
 _CONSOLE = "the Console's Debugger"
 _NO_GRANTS = UNREADABLE | {"grants-missing", "grants-malformed", "grants-empty"}
 _HEADER = frozenset({"header-typ", "header-alg", "header-cty"})
 
+
+def _names_identity(inspection: Inspection) -> bool:
+    grants = (inspection.claims or {}).get("grants")
+    identity = grants.get("identity") if isinstance(grants, dict) else None
+    return isinstance(identity, str) and identity != ""
+
+
 NO_TOKEN = Cause(
     text="The client passed no token at all",
-    remedy="Await the backend's answer and pass its token to the SDK before connecting; the value was empty.",
+    remedy="Await the backend's answer, and pass the SDK the string in it: what AccessToken.to_jwt() made.",
     look="Print the length of what the client passes to the SDK: it may be undefined or empty.",
     shown_by=frozenset({"empty"}),
     ruled_out="there is a value",
-    hidden_by=frozenset(),
+    # "undefined" and "null" stand for no token, too.
+    hidden_by=frozenset({"not-a-jwt"}),
 )
 JSON_OBJECT = Cause(
     text="The client passed the backend's JSON answer (or a prefix, or blanks) instead of the bare token",
@@ -22,7 +32,9 @@ JSON_OBJECT = Cause(
     look="Look at what the client passes: it has to start with eyJ, not with a brace or a quote.",
     shown_by=frozenset({"wrapped-json", "bearer-prefix", "surrounding-whitespace"}),
     ruled_out="the value is the bare string",
-    hidden_by=frozenset({"empty", "too-long"}),
+    # What is said of another credential is said alone, also if that was wrapped.
+    hidden_by=frozenset({"empty", "too-long"}) | ALONE,
+    excluded_by=lambda inspection: not inspection.wrapped and bool(inspection.codes & ALONE),
 )
 NOT_A_TOKEN = Cause(
     text="The value is not an Access Token: malformed, cut off, an Auth Token, a secret or a SID",
@@ -130,7 +142,7 @@ TEST_CREDENTIALS = Cause(
     look="Compare the backend's Account SID with the live one in the Console: test credentials differ.",
 )
 DEAD_KEY = Cause(
-    text="The API Key was deleted, or the account is suspended",
+    text="The API Key was deleted or suspended, or the account is suspended",
     remedy="Create a new API Key in the account of sub, and give AccessToken its SID (iss) and secret.",
     look="Look for the key of iss in the Console (API keys), and at the state of the account.",
 )
@@ -171,6 +183,7 @@ NO_IDENTITY = Cause(
     shown_by=frozenset({"identity-missing", "grants-missing"}),
     ruled_out="grants.identity is there",
     hidden_by=_NO_GRANTS,
+    excluded_by=_names_identity,
 )
 BAD_IDENTITY = Cause(
     text="The identity has reserved or forbidden characters",

@@ -40,6 +40,7 @@ def _entry(code: int, title: str, meaning: DenialClass, causes: tuple[Cause, ...
         where=_DEBUGGER,
         source="Twilio",
         config_on=_MALFORMED if code == 51130 else frozenset(),
+        products=("voice",) if code // 100 == 312 else (),
     )
 
 
@@ -57,8 +58,10 @@ ENTRIES = (
     _denied(
         51130,
         "Twilsock: Token is invalid",
-        *_FORM,
+        cause.NOT_A_TOKEN,
+        cause.OTHER_TYPE,
         *_CREDENTIALS,
+        cause.JSON_OBJECT,
         cause.GRANTS_BROKEN,
         cause.GRANT_MISSING,
         cause.BAD_IDENTITY,
@@ -80,31 +83,31 @@ ENTRIES = (
     ),
     _throttled(51002, "Connection rate exceeded"),
     _throttled(51126, "Service limit exceeded"),
-    _throttled(51128, "Too many messages on one connection"),
-    _throttled(51201, "Too many connections for the account"),
+    _throttled(51128, "Too many messages per connection"),
+    _throttled(51201, "Too many connections per account"),
     _throttled(51202, "Too many requests"),
-    _denied(51207, "Twilsock: Token expired", cause.EXPIRED, cause.REUSED),
+    _denied(
+        51207, "Twilsock: Token expired (a live connection's token ran out)", cause.EXPIRED, cause.REUSED
+    ),
     _denied(20101, "Invalid Access Token", *_FORM, cause.WRONG_ACCOUNT, cause.WRONG_KEY, cause.BAD_EXPIRY),
     _config(20102, "Invalid Access Token header", cause.HEADER),
     _config(
         20103,
-        "Invalid Access Token issuer/subject",
+        "Invalid issuer/subject",
         cause.WRONG_ACCOUNT,
         cause.WRONG_KEY,
         cause.DEAD_KEY,
     ),
     _denied(
         20104,
-        "Access Token expired or expiration date invalid",
+        "Expired, or expiration invalid",
         cause.EXPIRED,
         cause.BAD_EXPIRY,
         cause.TOO_LONG,
     ),
-    _denied(20105, "Access Token not yet valid", cause.NOT_YET_VALID),
-    _config(
-        20106, "Invalid Access Token grants", cause.GRANTS_BROKEN, cause.GRANT_MISSING, cause.GRANT_FIELD
-    ),
-    _config(20107, "Invalid Access Token signature", cause.WRONG_SECRET),
+    _denied(20105, "Not yet valid", cause.NOT_YET_VALID),
+    _config(20106, "Invalid grants", cause.GRANTS_BROKEN, cause.GRANT_MISSING, cause.GRANT_FIELD),
+    _config(20107, "Invalid signature", cause.WRONG_SECRET),
     _denied(
         20151,
         "Authentication failed",
@@ -121,16 +124,16 @@ ENTRIES = (
     ),
     _denied(
         20156,
-        "Expired or invalid expiration in token",
+        "Expired or invalid expiration",
+        cause.MINTING_CLOCK,
         cause.EXPIRED,
         cause.BAD_EXPIRY,
-        cause.MINTING_CLOCK,
     ),
-    _config(20157, "Expiration time exceeds the maximum", cause.TOO_LONG),
+    _config(20157, "Expiration exceeds the maximum", cause.TOO_LONG),
     _config(
         20160, "Invalid Token", cause.NOT_A_TOKEN, cause.HEADER, cause.WRONG_SECRET, cause.RESTRICTED_KEY
     ),
-    _denied(31204, "Voice: JWT is invalid", *_VOICE),
-    _denied(31205, "Voice: JWT has expired", cause.EXPIRED, cause.REUSED),
-    _config(31207, "Voice: JWT expiration is too long", cause.TOO_LONG),
+    _denied(31204, "Voice: JWT invalid", *_VOICE),
+    _denied(31205, "Voice: JWT expired", cause.EXPIRED, cause.REUSED),
+    _config(31207, "Voice: expiration too long", cause.TOO_LONG),
 )

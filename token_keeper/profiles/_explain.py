@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from token_keeper._errors import ConfigError
@@ -14,7 +14,10 @@ from token_keeper.inspection._judge import Certainty, JudgedCause, judge
 from token_keeper.inspection._profile import Inspection, Key, Profile
 from token_keeper.profiles._names import profile_named
 
-_INSPECT = "Inspect the very token that was refused: token-keeper inspect < token"
+_INSPECT = (
+    "Inspect the very token that was refused, by the time of the refusal (--now): "
+    "token-keeper inspect < token"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,13 @@ def explain(  # noqa: PLR0913 # All but the first two are keywords.
     inspection = (
         None
         if given is None
-        else rules.inspect(given, now=now, expectations=expectations, secret=key, leeway=leeway)
+        else rules.inspect(
+            given,
+            now=now,
+            expectations=_with_products(rules.expectations(expectations), entry, rules),
+            secret=key,
+            leeway=leeway,
+        )
     )
     causes = _with_other_faults(judge(entry, inspection), entry, inspection)
     remedies = tuple(each.cause.remedy for each in causes if each.certainty is not Certainty.EXCLUDED)
@@ -104,6 +113,12 @@ def explain(  # noqa: PLR0913 # All but the first two are keywords.
         actions=(*remedies, _INSPECT, entry.where),
         inspection=inspection,
     )
+
+
+def _with_products(expect: Expectations, entry: Entry, rules: Profile) -> Expectations:
+    """Expect what the code's products need, if nothing else was said."""
+    is_open = "grants" in rules.expects and not expect.grants and not expect.service_sid
+    return replace(expect, grants=entry.products) if is_open and entry.products else expect
 
 
 def _with_other_faults(

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from token_keeper._errors import PERMANENT_REASONS, RefusedError, ResponseError, TransientFetchError
-from token_keeper._extract import Extracted, error_code, extract, parse_json
+from token_keeper._extract import parse_json
+from token_keeper._model import Issued
+from token_keeper._shape import error_code
+from token_keeper.sources._place import TokenPlace
 from token_keeper.sources._times import retry_after
 
 _ALWAYS_TRANSIENT: Final = frozenset({408, 425, 429})
@@ -47,7 +50,7 @@ def needs_body(status: int) -> bool:
     return 200 <= status < 500 and status not in _ALWAYS_TRANSIENT
 
 
-def token_in(answer: Answer, *, token_path: str | None, expires_path: str | None) -> Extracted:
+def token_in(answer: Answer, place: TokenPlace) -> Issued:
     """Return the token in *answer*.
 
     Raises:
@@ -58,7 +61,7 @@ def token_in(answer: Answer, *, token_path: str | None, expires_path: str | None
     if 200 <= answer.status < 300:
         if answer.problem is not None:
             raise answer.problem
-        return extract(answer.text or "", token_path=token_path, expires_path=expires_path)
+        return place.issued(answer.text or "", server_time=answer.server_time)
     if answer.status < 400:
         raise ResponseError(f"the backend answered {answer.status}; the current token stays. Check the URL")
     wait = retry_after(answer.headers, now=answer.received_at)

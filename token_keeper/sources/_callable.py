@@ -1,4 +1,7 @@
-"""A source that asks a function of the user's."""
+"""A source that asks a function of the user's.
+
+It decides what the function may return. How it is called is in `_callback`.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from token_keeper._errors import ConfigError, FetchError, ResponseError, TransientFetchError
-from token_keeper._extract import check_path, extract
-from token_keeper._model import Issued
+from token_keeper._model import Issued, Secret
 from token_keeper.sources._callback import Callback
-from token_keeper.sources._source import FETCH_TIMEOUT_S, as_cause, check_seconds, without_traces
+from token_keeper.sources._place import TokenPlace
+from token_keeper.sources._source import FETCH_TIMEOUT_S, as_cause, check_seconds, cleanly, without_traces
 
 Answer = str | Mapping[str, object] | Issued
+
+_REMEDY: Final = "Let it return a string, a mapping or an Issued"
 
 
 class CallableSource:
@@ -51,16 +57,12 @@ class CallableSource:
     ) -> None:
         if not callable(function):
             raise ConfigError("function", f"must be callable, but is of type {type(function).__name__}")
-        check_path("token_path", token_path)
-        check_path("expires_path", expires_path)
         check_seconds("timeout", timeout, most=FETCH_TIMEOUT_S)
-        if default_lifetime is not None:
-            check_seconds("default_lifetime", default_lifetime)
         self.origin = f"callable:{_name(function)}"
         self._callback = Callback(function, "the source's function")
-        self._token_path = token_path
-        self._expires_path = expires_path
-        self._default_lifetime = default_lifetime
+        self._place = TokenPlace(
+            token_path=token_path, expires_path=expires_path, default_lifetime=default_lifetime
+        )
         self._timeout = timeout
 
     def __repr__(self) -> str:
@@ -72,13 +74,7 @@ class CallableSource:
         Raises:
             FetchError: If it returned no token.
         """
-        try:
-            outcome = await self._outcome()
-        except asyncio.CancelledError as error:
-            raise without_traces(error) from None
-        if isinstance(outcome, FetchError):
-            raise outcome
-        return outcome
+        return await cleanly(self._outcome())
 
     async def aclose(self) -> None:
         """Do nothing: a call that still runs is left alone."""
@@ -92,33 +88,32 @@ class CallableSource:
             return without_traces(error)
         except TimeoutError:
             message = (
-                f"the source's function did not return within {self._timeout:g} s; the current token stays"
+                f"the source's function did not return within {self._timeout:g} s; the current token stays. "
+                "If it usually takes longer, raise timeout"
             )
             return TransientFetchError(message, timed_out=True)
         except Exception as error:  # noqa: BLE001 - A mapping of the user's may raise anything.
             problem = ResponseError(
-                "the source's function returned what cannot be read; the current token stays"
+                f"the source's function returned what cannot be read; the current token stays. {_REMEDY}"
             )
             problem.__cause__ = as_cause(error)
             return problem
 
     def _issued(self, answer: object) -> Issued:
         if isinstance(answer, Issued):
+            if not isinstance(answer.secret, Secret):
+                raise ResponseError(
+                    f"the source's function returned an Issued with a {type(answer.secret).__name__}; "
+                    "the current token stays. Let it return Issued(secret=Secret(token))"
+                )
             if answer.default_lifetime_s is None:
-                return replace(answer, default_lifetime_s=self._default_lifetime)
+                return replace(answer, default_lifetime_s=self._place.default_lifetime)
             return answer
         if not isinstance(answer, str | Mapping | list):
             raise ResponseError(
-                f"the source's function returned {type(answer).__name__}; the current token stays. "
-                "Let it return a string, a mapping or an Issued"
+                f"the source's function returned {type(answer).__name__}; the current token stays. {_REMEDY}"
             )
-        found = extract(answer, token_path=self._token_path, expires_path=self._expires_path)
-        return Issued(
-            secret=found.secret,
-            expires_at=found.expires_at,
-            expires_in=found.expires_in,
-            default_lifetime_s=self._default_lifetime,
-        )
+        return self._place.issued(answer)
 
 
 def _name(function: Callable[[], object]) -> str:

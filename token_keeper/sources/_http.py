@@ -1,19 +1,23 @@
-"""A source that asks an HTTP backend."""
+"""A source that asks an HTTP backend.
+
+It decides what is sent and when it is sent again. How that travels is in
+`_exchange`, what an answer means in `_answers`, what a failure means in `_network`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from token_keeper._errors import FetchError, TransientFetchError
-from token_keeper._extract import check_path
+from token_keeper._errors import ConfigError, FetchError, TransientFetchError
 from token_keeper._model import Issued
 from token_keeper.sources import _settings as settings
 from token_keeper.sources._answers import token_in
 from token_keeper.sources._clients import ClientLease, TlsFiles, package_of
 from token_keeper.sources._exchange import Question, ask
 from token_keeper.sources._network import network_problem, too_slow
-from token_keeper.sources._source import FETCH_TIMEOUT_S, as_cause, check_seconds, without_traces
+from token_keeper.sources._place import TokenPlace
+from token_keeper.sources._source import FETCH_TIMEOUT_S, as_cause, check_seconds, cleanly, without_traces
 from token_keeper.sources._values import Values
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ _HEADERS: Final = {
     "User-Agent": "token-keeper",
 }
 _VALUES: Final = ("headers", "params", "json", "data", "auth")
+_NAMES: Final = f"{', '.join(_VALUES[:-1])} or {_VALUES[-1]}"
 
 
 class HttpSource:
@@ -93,28 +98,32 @@ class HttpSource:
         proxy: Any = None,
         allow_http: bool = False,
     ) -> None:
-        self._endpoint = settings.endpoint_of(url, allow_http=allow_http)
-        has_body = json is not None or data is not None
-        self._method = settings.method_of(method, has_body=has_body)
-        settings.check_headers(headers)
-        settings.check_params(params)
-        settings.check_body(json, data)
-        settings.check_auth(auth)
-        settings.check_proxy(proxy)
-        check_path("token_path", token_path)
-        check_path("expires_path", expires_path)
-        check_seconds("timeout", timeout, most=FETCH_TIMEOUT_S)
-        if default_lifetime is not None:
-            check_seconds("default_lifetime", default_lifetime)
-        tls = TlsFiles(ca_file=ca_file, client_cert=client_cert, client_key=client_key)
-        self._lease = ClientLease(client=client, tls=tls, proxy=proxy)
-        self._is_passed_in = client is not None
-        given = zip(_VALUES, (headers, params, json, data, auth), strict=True)
-        self._values = {name: Values(name, setting) for name, setting in given}
-        self._token_path = token_path
-        self._expires_path = expires_path
-        self._timeout = timeout
-        self._default_lifetime = default_lifetime
+        try:
+            self._endpoint = settings.endpoint_of(url, allow_http=allow_http)
+            has_body = json is not None or data is not None
+            self._method = settings.method_of(method, has_body=has_body)
+            settings.check_headers(headers)
+            settings.check_params(params)
+            settings.check_body(json, data)
+            settings.check_auth(auth)
+            settings.check_proxy(proxy)
+            check_seconds("timeout", timeout, most=FETCH_TIMEOUT_S)
+            tls = TlsFiles(ca_file=ca_file, client_cert=client_cert, client_key=client_key)
+            self._lease = ClientLease(client=client, tls=tls, proxy=proxy)
+            self._is_passed_in = client is not None
+            given = zip(_VALUES, (headers, params, json, data, auth), strict=True)
+            self._values = {name: Values(name, setting) for name, setting in given}
+            self._place = TokenPlace(
+                token_path=token_path, expires_path=expires_path, default_lifetime=default_lifetime
+            )
+            self._timeout = timeout
+        except ConfigError as error:
+            problem = without_traces(error)
+        else:
+            return
+        # A traceback shows the locals of its frames: a header with a line end in it is a secret all the same.
+        del url, headers, params, json, data, auth, client, proxy
+        raise problem
 
     def __repr__(self) -> str:
         return f"<HttpSource {self.origin}{self._endpoint.path}>"
@@ -136,13 +145,7 @@ class HttpSource:
             RefusedError: If it will not issue a token.
             ResponseError: If what it answered is not a token.
         """
-        try:
-            outcome = await self._outcome(tries)
-        except asyncio.CancelledError as error:
-            raise without_traces(error) from None
-        if isinstance(outcome, FetchError):
-            raise outcome
-        return outcome
+        return await cleanly(self._outcome(tries))
 
     async def aclose(self) -> None:
         """Close the connections, unless other sources or a passed-in client need them."""
@@ -161,10 +164,13 @@ class HttpSource:
         except TimeoutError:
             return too_slow(self.origin, FETCH_TIMEOUT_S)
         except Exception as error:  # noqa: BLE001 - Whatever it is, the keeper goes on.
+            cause = as_cause(error) if isinstance(error, OSError | ImportError) else None
+            remedy = "Its __cause__ says more" if cause else f"Check what the functions for {_NAMES} return"
             problem = TransientFetchError(
-                f"the fetch from {self.origin} failed with {type(error).__name__}; the current token stays"
+                f"the fetch from {self.origin} failed with {type(error).__name__}; "
+                f"the current token stays. {remedy}"
             )
-            problem.__cause__ = as_cause(error) if isinstance(error, OSError | ImportError) else None
+            problem.__cause__ = cause
             return problem
 
     async def _question(self) -> Question:
@@ -173,8 +179,8 @@ class HttpSource:
                 values = {name: await value.resolve() for name, value in self._values.items()}
         except TimeoutError:
             raise TransientFetchError(
-                f"a function for one of {', '.join(_VALUES)} did not return within {self._timeout:g} s; "
-                "the current token stays",
+                f"a function for {_NAMES} did not return within {self._timeout:g} s; "
+                "the current token stays. If it usually takes longer, raise timeout",
                 timed_out=True,
             ) from None
         return Question(
@@ -204,20 +210,13 @@ class HttpSource:
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await ask(client, question)
-            found = token_in(answer, token_path=self._token_path, expires_path=self._expires_path)
+            return token_in(answer, self._place)
         except FetchError as error:
             return without_traces(error)
         except TimeoutError:
             return too_slow(self.origin, self._timeout)
         except Exception as error:  # noqa: BLE001 - Sorted there by type.
             return network_problem(error, package_of(client), self.origin)
-        return Issued(
-            secret=found.secret,
-            expires_at=found.expires_at,
-            expires_in=found.expires_in,
-            default_lifetime_s=self._default_lifetime,
-            server_time=answer.server_time,
-        )
 
 
 def _retrying(tries: int) -> tenacity.AsyncRetrying:

@@ -6,12 +6,14 @@ import errno
 import socket
 import ssl
 from types import ModuleType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from token_keeper._errors import TransientFetchError
-from token_keeper.sources._source import as_cause
+from token_keeper.sources._source import as_cause, chained
 
 E = TypeVar("E", bound=BaseException)
+
+_LATER: Final = "The keeper tries again by itself"
 
 
 def network_problem(error: BaseException, package: ModuleType, origin: str) -> TransientFetchError:
@@ -20,7 +22,7 @@ def network_problem(error: BaseException, package: ModuleType, origin: str) -> T
     The package's own exceptions are not: they hold the request, and their
     texts may quote a header.
     """
-    causes = _causes(error)
+    causes = list(chained(error))
     found, remedy, cause = _system_problem(causes, origin) or _package_problem(error, package, origin)
     is_timeout = isinstance(error, package.TimeoutException) or isinstance(cause, TimeoutError)
     problem = TransientFetchError(f"{found}; the current token stays. {remedy}", timed_out=is_timeout)
@@ -59,9 +61,6 @@ def _system_problem(causes: list[BaseException], origin: str) -> tuple[str, str,
     return None
 
 
-_LATER = "The keeper tries again by itself"
-
-
 def _package_problem(error: BaseException, package: ModuleType, origin: str) -> tuple[str, str, None]:
     kind = type(error).__name__
     if isinstance(error, package.ConnectTimeout):
@@ -85,17 +84,6 @@ def _package_problem(error: BaseException, package: ModuleType, origin: str) -> 
         "If a client was passed in: is it open, and used in this event loop only?",
         None,
     )
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return *error* and all that led to it, the innermost last."""
-    reached: list[BaseException] = [error]
-    for one in reached:
-        inner = (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
-        reached += [
-            new for new in inner if isinstance(new, BaseException) and all(new is not x for x in reached)
-        ]
-    return reached
 
 
 def _first(causes: list[BaseException], kind: type[E]) -> E | None:

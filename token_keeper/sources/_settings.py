@@ -46,7 +46,7 @@ def endpoint_of(url: object, *, allow_http: bool) -> Endpoint:
         raise ConfigError("url", "must start with https:// and a host")
     if "@" in parts.netloc:
         raise ConfigError("url", "must not hold a user or a password: give them as auth=(user, password)")
-    if parts.scheme == "http" and not allow_http and not _is_loopback(host):
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise ConfigError(
             "url", f"would send secrets to {host} in the clear: use https, or set allow_http=True"
         )
@@ -145,7 +145,8 @@ def _later(value: object) -> object:
     raise TypeError
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this machine, by its name or its address."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     import ipaddress  # noqa: PLC0415 - Only for http.

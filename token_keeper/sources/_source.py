@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+from collections.abc import Awaitable, Iterator
 from typing import Final, Protocol, TypeVar
 
 from token_keeper._errors import ConfigError, FetchError
 from token_keeper._model import Issued
 
+MOST_S: Final = 1e12
+"""Seconds that a float can still tell apart; more is a mistake."""
 FETCH_TIMEOUT_S: Final = 30.0
 """No fetch takes longer, whatever its source."""
 
@@ -46,10 +50,34 @@ class Source(Protocol):
         ...
 
 
+async def cleanly(outcome: Awaitable[Issued | FetchError]) -> Issued:
+    """Return the token that *outcome* comes to, or raise why there is none, without a frame of how it came.
+
+    Raises:
+        FetchError: If that is what it comes to.
+    """
+    try:
+        came = await outcome
+    except asyncio.CancelledError as error:
+        raise without_traces(error) from None
+    if isinstance(came, FetchError):
+        raise came
+    return came
+
+
+def chained(error: BaseException) -> Iterator[BaseException]:
+    """Yield *error* and all that led to it, the innermost last. What is cut off meanwhile is left out."""
+    reached = [error]
+    for one in reached:
+        yield one
+        for inner in (one.__cause__, one.__context__, *getattr(one, "exceptions", ())):
+            if isinstance(inner, BaseException) and all(inner is not known for known in reached):
+                reached.append(inner)
+
+
 def without_traces(error: E) -> E:
     """Drop the tracebacks of *error* and of all that it is chained to: their frames hold secrets."""
-    reached: list[BaseException] = [error]
-    for one in reached:
+    for one in chained(error):
         one.__traceback__ = None
         if isinstance(one, AttributeError):
             # What the attribute was missing of: perhaps the answer, taken for something else.
@@ -57,10 +85,6 @@ def without_traces(error: E) -> E:
         if isinstance(one, FetchError):
             # What it was raised in the course of may hold the answer; what caused it was chosen.
             one.__context__ = None
-        inner = (one.__cause__, one.__context__, *getattr(one, "exceptions", ()))
-        reached += [
-            new for new in inner if isinstance(new, BaseException) and all(new is not x for x in reached)
-        ]
     return error
 
 
@@ -86,6 +110,6 @@ def check_seconds(key: str, value: object, *, most: float = math.inf) -> None:
         ConfigError: About *key*, if it is not.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < float(value) <= most or math.isinf(float(value)):  # type: ignore[arg-type]
+    if not is_number or not 0 < value <= min(most, MOST_S):  # type: ignore[operator]
         bound = "" if math.isinf(most) else f", at most {most:g}"
         raise ConfigError(key, f"must be a positive number of seconds{bound}")

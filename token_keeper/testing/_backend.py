@@ -1,4 +1,7 @@
-"""A backend that issues tokens over real loopback HTTP, and misbehaves on command."""
+"""A backend that issues tokens over real loopback HTTP, and misbehaves on command.
+
+It decides what the next answer is. How it is sent, whole or broken, is in `_backend_faults`.
+"""
 
 from __future__ import annotations
 
