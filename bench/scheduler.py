@@ -18,10 +18,11 @@ from report import Figures, heading, note, quantile, run, table
 
 from token_keeper import Issued, RefreshPolicy, Secret
 from token_keeper._clock import SystemClock
+from token_keeper._inputs import Announce, Effect, Fetched, Input, Started
 from token_keeper._kept import KeptToken
 from token_keeper._model import Token
 from token_keeper._scheduler import Charge, Scheduler
-from token_keeper._state import Announce, Current, Effect, Fetched, Input, Started, State
+from token_keeper._state import Current, State
 
 SIZES = (1_000, 10_000, 100_000)
 TIMERS_PER_S = 5_000

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from token_keeper._errors import FetchError, TransientFetchError
+from token_keeper._inputs import Input
 from token_keeper._model import EventKind, Secret, Token
 from token_keeper._policy import RefreshPolicy
-from token_keeper._state import Input
 from token_keeper.testing._simulation import Outcome, Simulation
 
 T0 = 1_700_000_000.0

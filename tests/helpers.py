@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from token_keeper._errors import FetchError, TransientFetchError
+from token_keeper._inputs import Moment
 from token_keeper._model import Secret, Token
 from token_keeper._policy import RefreshPolicy
-from token_keeper._state import Moment
 from token_keeper.testing._simulation import Outcome, Simulation
 
 T0 = 1_700_000_000.0

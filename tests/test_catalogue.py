@@ -13,6 +13,7 @@ from minting import (
     SECRET,
     SERVICE,
     VIDEO,
+    VOICE,
     altered,
     forged,
     granting,
@@ -96,7 +97,9 @@ OPEN = {
     "TEST_CREDENTIALS": [GOOD, CHECKED, EXPECTED],
     "USER_BARRED": [GOOD, CHECKED, EXPECTED],
     "EXPIRED": [("x", {}), (forged(without="exp"), {}), (forged(claims={"exp": "soon"}), {})],
-    "NO_IDENTITY": [(AUTH_TOKEN, {}), (granting(chat=7), {})],
+    "NO_TOKEN": [("undefined", {}), ("null", {})],
+    "JSON_OBJECT": [(f'{{"token": "{AUTH_TOKEN}"}}', {}), ("", {})],
+    "NO_IDENTITY": [(AUTH_TOKEN, {}), (granting(chat=7), {}), (granting(identity=""), {})],
     "GRANT_FIELD": [("x", {}), (without_grants(), {})],
     "OTHER_TYPE": [("x", {})],
     "REGION": [("x", {})],
@@ -152,6 +155,56 @@ def test_a_token_that_does_not_tell_leaves_a_cause_open(code, name):
     for token in OPEN.get(name, []):
         found = judged(code, name, token)
         assert (found.certainty, found.evidence) == ("unknown", getattr(cause, name).look)
+
+
+@pytest.mark.parametrize("raw", [without_grants(), granting(identity="alice", chat=7)])
+def test_an_identity_that_is_there_is_seen_beside_broken_grants(raw):
+    assert judged(51215, "NO_IDENTITY", (raw, {})).certainty == "excluded"
+
+
+def test_a_bare_credential_is_no_json_object():
+    assert judged(51215, "JSON_OBJECT", (AUTH_TOKEN, {})).certainty == "excluded"
+
+
+def test_an_opaque_token_excludes_nothing_that_it_does_not_say():
+    explanation = explain("invalid_token", "opaque-token", now=NOW)
+    excluded = [each.cause.text for each in explanation.causes if each.certainty == "excluded"]
+
+    assert excluded == ["No token was sent, or not in the form that the server reads"]
+
+
+def test_the_codes_of_voice_expect_a_voice_grant_without_being_told():
+    assert judged(31204, "GRANT_MISSING", GOOD).certainty == "confirmed"
+    assert judged(31204, "GRANT_MISSING", (minted(VOICE), {})).certainty == "excluded"
+    assert judged(31204, "GRANT_MISSING", expecting(minted(), grants=["chat"])).certainty == "excluded"
+    assert judged(31204, "GRANT_MISSING", expecting(minted(), service_sid=SERVICE)).certainty == "unknown"
+
+
+TITLES = {
+    51007: "Client Connection: Token authentication is rejected",
+    51130: "Twilsock: Token is invalid",
+    51215: "Twilsock: Unauthorized",
+    51207: "Twilsock: Token expired (a live connection's token ran out)",
+    20101: "Invalid Access Token",
+    20102: "Invalid Access Token header",
+    20103: "Invalid issuer/subject",
+    20104: "Expired, or expiration invalid",
+    20105: "Not yet valid",
+    20106: "Invalid grants",
+    20107: "Invalid signature",
+    20151: "Authentication failed",
+    20156: "Expired or invalid expiration",
+    20157: "Expiration exceeds the maximum",
+    20160: "Invalid Token",
+    31204: "Voice: JWT invalid",
+    31205: "Voice: JWT expired",
+    31207: "Voice: expiration too long",
+}
+
+
+@pytest.mark.parametrize(("code", "title"), TITLES.items())
+def test_the_titles_do_not_change(code, title):
+    assert CATALOGUE[code].title == title
 
 
 @pytest.mark.parametrize("code", CATALOGUE)

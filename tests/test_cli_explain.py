@@ -108,6 +108,15 @@ def test_the_class_of_51130_follows_the_token():
     assert json.loads(run("51130", "--json", *AT, "--token", minted()).stdout)["class"] == "denied"
 
 
+def test_the_form_for_people_sums_up_what_the_token_shows():
+    one = run("20104", *AT, "--token", minted(valid_until=NOW - 1)).stdout
+    none = run("20104", *AT, "--token", minted()).stdout
+
+    assert " shows 1 cause, excludes 2, and cannot tell of 0\n" in one
+    assert " shows none of the causes, excludes 3, and cannot tell of 0\n" in none
+    assert " cannot tell of " not in run("20104").stdout
+
+
 def test_the_form_for_people_says_what_is_so_why_and_what_to_do():
     shown = run("51215", *AT, "--token", "-", stdin=minted(valid_until=NOW - 1)).stdout
 

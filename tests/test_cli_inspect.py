@@ -195,6 +195,8 @@ CANARIES = (
     minted(signing_key_sid=SECRET),
     forged(claims={"note": SECRET, "grants": {"identity": SECRET, SECRET: {}}}),
     forged(claims={"sub": minted()}),
+    forged(claims={"sub": f"AC{SECRET}", "iss": f"{'x' * 50}{SECRET}"}),
+    forged(claims={"note": f"Bearer {minted()}", "sub": f"'{minted()[:-3]}'"}),
     SECRET,
     AUTH_TOKEN,
 )
@@ -211,6 +213,20 @@ def test_no_output_holds_the_token_its_signature_or_the_secret(value, form, comm
     assert value not in result.output
     assert value.rpartition(".")[2] not in result.output
     assert minted().rpartition(".")[2] not in result.output
+
+
+def test_a_message_that_quotes_a_claim_hides_the_secret_in_it():
+    document = inspected(forged(claims={"sub": f"AC{SECRET}"}), env={"TOKEN_KEEPER_SECRET": SECRET})
+    [subject] = [finding for finding in document["findings"] if finding["code"] == "subject"]
+
+    assert subject["message"].startswith("sub is 'AC<secret>';")
+
+
+def test_a_message_that_cuts_a_claim_off_shows_no_beginning_of_the_secret():
+    token = forged(claims={"sub": f"{'x' * 50}{SECRET}"})
+    result = run("inspect", *AT, stdin=token, env={"TOKEN_KEEPER_SECRET": SECRET})
+
+    assert SECRET[:8] not in result.stdout
 
 
 WRONG = (
@@ -232,6 +248,8 @@ WRONG = (
     ("inspect", f"-{minted()}"),
     ("inspect", "--secret-file"),
     ("inspect", f"--json={minted()}"),
+    ("inspect", "--now", "1_000"),
+    ("inspect", "--now", "\u0661"),
     ("explain",),
     ("explain", minted(), minted()),
     ("explain", "51215", "--expect", f"{minted()}"),
@@ -255,6 +273,7 @@ def test_wrong_usage_names_the_option_and_what_it_takes():
     )
     assert "known are demo, inspect, explain" in run("nothing").stderr
     assert "CODE is missing" in run("explain").stderr
+    assert "--token has no value" in run("explain", "51215", "--token").stderr
 
 
 def test_the_form_for_people_names_the_codes_and_escapes_what_a_terminal_obeys():

@@ -6,10 +6,13 @@ import hashlib
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from minting import NOW, minted
 
 AT = ("--now", str(NOW))
@@ -80,6 +83,82 @@ def test_a_terminal_gets_colours():
     assert b"identity-reserved-characters" in shown
 
 
+def test_a_terminal_gets_lines_that_fit_it():
+    shown, _ = in_terminal("explain", "51215", columns=60)
+    lines = re.sub(rb"\x1b\[[0-9;]*m", b"", shown).decode().splitlines()
+
+    assert max(len(line) for line in lines) <= 60
+    assert "  unknown  The token was signed with another API Key Secret," in lines
+    assert "           or altered on the way" in lines
+
+
+def test_a_narrow_terminal_gets_the_texts_below_their_labels():
+    shown, _ = in_terminal("inspect", *AT, minted(), columns=36)
+    lines = re.sub(rb"\x1b\[[0-9;]*m", b"", shown).decode().splitlines()
+
+    assert "  signature-unchecked" in lines
+    assert "    info: the signature was not" in lines
+
+
+@pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_terminal_gets_no_colours_if_its_user_wants_none(setting):
+    shown, _ = in_terminal("inspect", *AT, minted(), **setting)
+
+    assert b"\x1b[" not in shown
+
+
+def test_a_terminal_is_answered_without_loading_more_than_a_pipe():
+    shown, code = in_terminal("inspect", *AT, minted(), PYTHONPROFILEIMPORTTIME="1")
+
+    assert code == 0
+    assert b"token_keeper.cli._output" in shown
+    assert re.search(rb"\| +(rich|httpx|asyncio|jwt)\r?\n", shown) is None
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_output_that_cannot_be_written_exits_74(form):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [PROGRAM, "inspect", *form, minted()], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+
+    assert done.returncode == os.EX_IOERR
+    assert done.stderr == b"token-keeper: standard output cannot be written (No space left on device)\n"
+
+
+def test_help_that_cannot_be_written_exits_74():
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([PROGRAM, "--help"], stdout=full, stderr=subprocess.PIPE, check=False)
+
+    assert (done.returncode, b"Traceback" in done.stderr) == (os.EX_IOERR, False)
+
+
+def test_a_closed_standard_output_exits_74():
+    command = f"{shlex.quote(str(PROGRAM))} inspect x >&-"
+    done = subprocess.run(["/bin/sh", "-c", command], stderr=subprocess.PIPE, check=False)
+
+    assert done.returncode == os.EX_IOERR
+    assert done.stderr == b"token-keeper: standard output is closed\n"
+
+
+def test_help_into_a_closed_pipe_ends_the_program_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    with subprocess.Popen([PROGRAM, "--help"], stdout=write, stderr=subprocess.PIPE) as program:
+        os.close(write)
+        _, said = program.communicate(timeout=30)
+
+    assert (program.returncode, said) == (141, b"")
+
+
+def test_without_a_command_the_program_shows_its_help_and_exits_64():
+    done = subprocess.run([PROGRAM], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (os.EX_USAGE, "")
+    assert done.stderr.startswith("Usage: token-keeper")
+    assert "name a command: demo, inspect, explain, doctor" in done.stderr
+
+
 def test_a_token_that_is_typed_is_not_echoed():
     shown, _ = in_terminal("inspect", "--profile", "opaque", typed=b"typed-canary\n")
 
@@ -87,14 +166,19 @@ def test_a_token_that_is_typed_is_not_echoed():
     assert hashlib.sha256(b"typed-canary").hexdigest()[:8].encode() in shown
 
 
-def in_terminal(*args, typed=b""):
+def in_terminal(*args, typed=b"", columns=100, **settings):
     """Run the program in a terminal of its own; return what it wrote and its exit code."""
     terminal, inside = pty.openpty()
     login = (
         "import os, sys; os.login_tty(os.open(sys.argv[1], os.O_RDWR)); os.execv(sys.argv[2], sys.argv[2:])"
     )
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
-    environment.pop("NO_COLOR", None)
+    environment = {
+        **os.environ,
+        "TERM": "xterm-256color",
+        "COLUMNS": str(columns),
+        "NO_COLOR": "",
+        **settings,
+    }
     shown = b""
     with subprocess.Popen(
         [sys.executable, "-c", login, os.ttyname(inside), PROGRAM, *args], env=environment

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from examining import examined, for_twilio, run, statuses
-from minting import ACCOUNT, APPLICATION, CHAT, SECRET, SERVICE, VIDEO, VOICE
+from minting import ACCOUNT, APPLICATION, AUTH_TOKEN, CHAT, SECRET, SERVICE, VIDEO, VOICE
 from twilio.jwt.access_token.grants import VoiceGrant
 
 from token_keeper.testing import FakeBackend
@@ -259,6 +259,17 @@ def test_the_schedule_is_spelled_out_with_the_tokens_numbers(backend):
     assert schedule["refresh_earliest_at"] - schedule["now"] == pytest.approx(2580, abs=2)
     assert schedule["attempts"] >= 5
     assert any("= 720 s" in line for line in schedule["formula"])
+
+
+def test_an_opaque_token_that_looks_like_a_credential_is_remarked_on():
+    with FakeBackend(wrap=lambda _: {"token": AUTH_TOKEN, "expires_in": 600}) as backend:
+        credential = run(backend.url)
+    with FakeBackend(wrap=lambda _: {"token": "opaque-0123456789", "expires_in": 600}) as backend:
+        other = run(backend.url)
+
+    assert "Auth Tokens and API Key Secrets look like this" in credential.stdout
+    assert AUTH_TOKEN not in credential.output
+    assert "Auth Tokens" not in other.stdout
 
 
 def test_an_opaque_token_without_expiry_is_warned_of():

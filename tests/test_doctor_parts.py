@@ -32,6 +32,12 @@ def predicted(lifetime_s: float | None, *, age_s: float = 0.0, skew_s: float = 0
     return forecast(token, now=T0, skew_s=skew_s, policy=policy)
 
 
+def test_one_attempt_is_written_in_the_singular():
+    [said] = [note for note in schedule_step(predicted(2.0)).notes if "outage budget" in note]
+
+    assert said.endswith("; 1 attempt fits")
+
+
 @pytest.mark.parametrize("lifetime_s", [20.0, 5 * MINUTE, HOUR, 12 * HOUR])
 def test_the_forecast_is_what_the_schedule_decides(lifetime_s):
     found = predicted(lifetime_s)

@@ -94,6 +94,18 @@ def test_a_secret_in_a_claim_is_not_shown(tmp_path):
     assert SECRET not in shown
 
 
+def test_a_secret_around_which_a_claim_was_written_is_not_shown(tmp_path):
+    def mixed_up(now: float) -> str:
+        return for_twilio(account_sid=f"AC{SECRET}")(now)
+
+    (tmp_path / "secret").write_text(SECRET)
+    with FakeBackend(mint=mixed_up) as backend:
+        asked = (backend.url, "--secret-file", str(tmp_path / "secret"))
+        shown = [run(*asked).output, run(*asked, "--json").output]
+
+    assert all("AC<secret>" in each and SECRET not in each for each in shown)
+
+
 def test_no_failed_connection_shows_a_secret(tmp_path):
     with FakeBackend() as backend:
         backend.down()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import string
+from base64 import urlsafe_b64decode
 
 import jwt
 import pytest
@@ -110,3 +112,12 @@ def test_the_other_lengths_of_hmac_are_checked_too(alg):
 
     assert verdict(token, SECRET * 2) == set()
     assert verdict(token, SECRET * 3) == {"signature-invalid"}
+
+
+def test_a_signature_whose_spare_bits_were_changed_does_not_match():
+    good = minted()
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    twin = good[:-1] + alphabet[alphabet.index(good[-1]) + 1]
+
+    assert urlsafe_b64decode(f"{twin[-43:]}=") == urlsafe_b64decode(f"{good[-43:]}=")
+    assert verdict(twin, SECRET) == {"signature-invalid"}

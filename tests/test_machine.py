@@ -12,11 +12,7 @@ import pytest
 from helpers import DAY, HOUR, MINUTE, PLAIN, T0, a_token, at, caching, mint, minting, starts, waits
 
 from token_keeper._errors import RefusedError, TransientFetchError
-from token_keeper._machine import next_wakeup, step
-from token_keeper._model import EventKind, Phase, Status
-from token_keeper._policy import RefreshPolicy
-from token_keeper._state import (
-    NEVER,
+from token_keeper._inputs import (
     Announce,
     CancelFetch,
     ClockJumped,
@@ -27,10 +23,13 @@ from token_keeper._state import (
     FetchFailed,
     Started,
     StartFetch,
-    State,
     Tick,
     TokenAccepted,
 )
+from token_keeper._machine import next_wakeup, step
+from token_keeper._model import EventKind, Phase, Status
+from token_keeper._policy import RefreshPolicy
+from token_keeper._state import NEVER, State
 from token_keeper.testing._simulation import Simulation
 
 DOWN = TransientFetchError("the backend is down")

@@ -18,21 +18,11 @@ from hypothesis.stateful import (
 )
 
 from token_keeper._errors import FetchError, RefusedError, TransientFetchError
+from token_keeper._inputs import Closed, CredentialsChanged, Fetched, FetchFailed, Input, Tick, TokenSupplied
 from token_keeper._machine import next_wakeup, step
 from token_keeper._model import DenialClass, EventKind, Phase, Status, Token, Verdict
 from token_keeper._policy import RefreshPolicy
-from token_keeper._state import (
-    MAX_DENIED,
-    SUCCESSIONS,
-    Closed,
-    CredentialsChanged,
-    Fetched,
-    FetchFailed,
-    Input,
-    State,
-    Tick,
-    TokenSupplied,
-)
+from token_keeper._state import MAX_DENIED, SUCCESSIONS, State
 from token_keeper.testing._simulation import Simulation
 
 REPORTERS = ("", "chat", "voice")

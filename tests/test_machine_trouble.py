@@ -8,12 +8,9 @@ import pytest
 from helpers import DAY, HOUR, MINUTE, PLAIN, T0, a_token, backend, caching, mint, minting, starts, waits
 
 from token_keeper._errors import RefusedError, ResponseError, TransientFetchError
+from token_keeper._inputs import ClockJumped, CredentialsChanged
 from token_keeper._model import EventKind, Phase
 from token_keeper._policy import RefreshPolicy
-from token_keeper._state import (
-    ClockJumped,
-    CredentialsChanged,
-)
 from token_keeper.testing._simulation import Simulation
 
 DOWN = TransientFetchError("the backend is down")

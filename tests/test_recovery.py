@@ -9,9 +9,10 @@ import pytest
 from helpers import DAY, HOUR, MINUTE, PLAIN, T0, a_token, backend, mint, minting
 
 from token_keeper._errors import RefusedError, TransientFetchError
+from token_keeper._inputs import Moment, TokenAccepted, TokenDenied
 from token_keeper._model import DenialClass, EventKind, Phase, Status, Verdict
 from token_keeper._recovery import judge
-from token_keeper._state import MAX_DENIED, MAX_REPORTERS, Moment, TokenAccepted, TokenDenied
+from token_keeper._state import MAX_DENIED, MAX_REPORTERS
 from token_keeper.testing._simulation import Simulation
 
 DOWN = TransientFetchError("the backend is down")

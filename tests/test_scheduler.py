@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from token_keeper import Issued, RefreshPolicy, Secret
+from token_keeper._inputs import Announce, Fetched, Started
 from token_keeper._kept import KeptToken
 from token_keeper._model import EventKind, Token
 from token_keeper._scheduler import TICK_S, Charge, Scheduler
-from token_keeper._state import Announce, Fetched, Started
 from token_keeper.logs import keeper_logger
 from token_keeper.testing import ScriptedSource, VirtualClock, VirtualLoop, mint
 

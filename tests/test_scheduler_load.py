@@ -4,10 +4,11 @@ import asyncio
 from typing import Any
 
 from token_keeper import Issued, RefreshPolicy
+from token_keeper._inputs import Announce, Fetched, Started
 from token_keeper._kept import KeptToken
 from token_keeper._scheduler import TICK_S, Charge, Scheduler
 from token_keeper._slots import Slots
-from token_keeper._state import Announce, Fetched, Started, Token
+from token_keeper._state import Token
 from token_keeper.logs import keeper_logger
 from token_keeper.testing import ScriptedSource, VirtualClock, VirtualLoop, mint, run_virtual
 

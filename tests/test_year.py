@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from helpers import DAY, HOUR, MINUTE, a_token
 
 from token_keeper._errors import FetchError, RefusedError, TransientFetchError
+from token_keeper._inputs import CredentialsChanged, Input
 from token_keeper._model import Token
-from token_keeper._state import CredentialsChanged, Input
 from token_keeper.testing._simulation import Simulation
 
 YEAR = 365 * DAY

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
+from token_keeper import _questions as questions
 from token_keeper._clock import Clock
 from token_keeper._errors import TokenUnavailable
 from token_keeper._face import CLOSE_S, DRAIN_S, Face, check_reporter
 from token_keeper._home import JOIN_S, Home, LoopThread
+from token_keeper._inputs import Started
 from token_keeper._kept import KeptToken
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
-from token_keeper._state import Started
 from token_keeper._waiting import block_for_answer, check_seconds
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.sources import Source
@@ -89,10 +90,14 @@ class TokenKeeper(Face):
         began = time.monotonic()
         try:
             if self._move_in() and waits:
-                block_for_answer(self._kept, self._kept.first, timeout=self._start_timeout)
+                block_for_answer(
+                    self._kept, partial(questions.first, self._kept), timeout=self._start_timeout
+                )
         except TokenUnavailable as error:
             self.close()
-            raise self._kept.unavailable("", waited=round(time.monotonic() - began, 2)) from error.__cause__
+            raise questions.unavailable(
+                self._kept, "", waited=round(time.monotonic() - began, 2)
+            ) from error.__cause__
         except BaseException:
             self.close()
             raise
@@ -126,7 +131,9 @@ class TokenKeeper(Face):
         held = self._kept.held
         if held is not None and self._boot() + min_validity < held.until:
             return held.raw
-        return block_for_answer(self._kept, partial(self._kept.poll, "", min_validity), timeout=timeout)
+        return block_for_answer(
+            self._kept, partial(questions.usable, self._kept, "", min_validity), timeout=timeout
+        )
 
     def refresh(self, *, timeout: float = 30.0) -> str:
         """Fetch now and return the new token; a fetch in flight is joined.
@@ -147,7 +154,7 @@ class TokenKeeper(Face):
         self._check_may_block("refresh()")
         self._check_sourced()
         asked = self._kept.ask()
-        return block_for_answer(self._kept, partial(self._kept.newer, asked), timeout=timeout)
+        return block_for_answer(self._kept, partial(questions.newer, self._kept, asked), timeout=timeout)
 
     def reader(self, by: str) -> TokenReader:
         """Return the reads of the reporter *by*: a token denied to it is withheld from it alone."""
@@ -226,13 +233,13 @@ class TokenReader:
     @property
     def token(self) -> str:
         """The raw token. Never blocks. Raises as the keeper's does, also if it was denied here."""
-        return self._kept.read(self._by)
+        return questions.read(self._kept, self._by)
 
     def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:
         """Return a token that was not denied here; wait for one if need be. As the keeper's."""
         self._check("get()")
         check_seconds("min_validity", min_validity)
-        question = partial(self._kept.poll, self._by, min_validity)
+        question = partial(questions.usable, self._kept, self._by, min_validity)
         return block_for_answer(self._kept, question, timeout=timeout, by=self._by)
 
     def __repr__(self) -> str:

@@ -12,16 +12,17 @@ from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 from token_keeper import _fork as fork
+from token_keeper import _questions as questions
 from token_keeper._clock import Clock, SystemClock
 from token_keeper._errors import ConfigError, InvalidToken
 from token_keeper._home import Home
+from token_keeper._inputs import TokenAccepted
 from token_keeper._kept import KeptToken
 from token_keeper._listeners import Listener, Listeners
 from token_keeper._model import DenialClass, EventKind, Secret, Snapshot, Token, Verdict
 from token_keeper._policy import RefreshPolicy
 from token_keeper._receive import clock_skew, supplied
 from token_keeper._scheduler import Charge
-from token_keeper._state import TokenAccepted
 from token_keeper._telling import Teller
 from token_keeper._waiting import check_seconds
 from token_keeper.inspection import Expectations, Profile
@@ -95,7 +96,7 @@ class Face:
         held = self._kept.held
         if held is not None and self._boot() < held.until:
             return held.raw
-        return self._kept.read("")
+        return questions.read(self._kept, "")
 
     @property
     def snapshot(self) -> Snapshot:
@@ -143,7 +144,7 @@ class Face:
             token: The raw token that was sent.
             by: Who was refused: a session, an origin. It alone is withheld the token.
             code: The server's code, such as 51215, 401 or ``"invalid_token"``.
-            reason: What else the server said; only logged.
+            reason: What else the server said. Logged, and looked up if there is no code.
 
         Raises:
             KeeperClosed: After the end.

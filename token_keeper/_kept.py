@@ -1,4 +1,4 @@
-"""One kept token: its machine, the lock around it, and who reads and waits.
+"""One kept token: its machine, the lock around it, and who is woken by its changes.
 
 Every input is stepped under one lock, from whatever thread it comes, so that a
 denial is judged by the state that it changes. What the machine orders is left
@@ -8,7 +8,6 @@ in an outbox for the scheduler. Readers take no lock: they read `held`.
 from __future__ import annotations
 
 import asyncio
-import copy
 import random
 import threading
 from collections.abc import Callable
@@ -16,23 +15,8 @@ from typing import Any, Protocol
 
 from token_keeper import _fork as fork
 from token_keeper._clock import Clock
-from token_keeper._errors import FetchError, InvalidToken, KeeperClosed, TokenUnavailable
-from token_keeper._machine import fetch_due, next_wakeup, step
-from token_keeper._model import (
-    DenialClass,
-    Finding,
-    Phase,
-    Secret,
-    Severity,
-    Snapshot,
-    Token,
-    TokenEvent,
-    Verdict,
-)
-from token_keeper._policy import RefreshPolicy
-from token_keeper._recovery import is_denied, judge
-from token_keeper._state import (
-    NEVER,
+from token_keeper._errors import FetchError, InvalidToken, KeeperClosed
+from token_keeper._inputs import (
     Announce,
     Closed,
     Effect,
@@ -41,10 +25,22 @@ from token_keeper._state import (
     Input,
     Moment,
     RefreshRequested,
-    State,
     TokenDenied,
     TokenSupplied,
 )
+from token_keeper._machine import next_wakeup, step
+from token_keeper._model import (
+    DenialClass,
+    Finding,
+    Secret,
+    Severity,
+    Snapshot,
+    Token,
+    Verdict,
+)
+from token_keeper._policy import RefreshPolicy
+from token_keeper._recovery import is_denied, judge
+from token_keeper._state import NEVER, State
 from token_keeper._view import snapshot_of
 
 NOT_STARTED = "the keeper was not started: enter it (`with` or `async with`) or call start()"
@@ -101,7 +97,6 @@ class KeptToken:
         "_futures",
         "_lock",
         "_outbox",
-        "_supplied_generation",
         "changes",
         "ended",
         "gone",
@@ -110,6 +105,7 @@ class KeptToken:
         "name",
         "policy",
         "state",
+        "supplied_generation",
     )
 
     def __init__(
@@ -130,6 +126,8 @@ class KeptToken:
         """Counts the changes of the state, so that a waiter misses none."""
         self.ended = 0
         """Id of the last fetch that ended, however."""
+        self.supplied_generation = 0
+        """The last generation that was handed in, not fetched."""
         self.gone: str | None = None
         """Why this keeper will never serve again, or None."""
         self._clock = clock
@@ -137,7 +135,6 @@ class KeptToken:
         self._driver: Driver | None = None
         self._outbox: list[Effect] = []
         self._asked_generation = 0
-        self._supplied_generation = 0
         self._renew_locks()
         fork.watch(self)
 
@@ -190,7 +187,7 @@ class KeptToken:
                     (_denied_before(token),),
                 )
             self._apply(TokenSupplied(token, skew_s), None)
-            self._supplied_generation = self.state.generation
+            self.supplied_generation = self.state.generation
         self.poke()
 
     def close(self, why: str = CLOSED) -> None:
@@ -252,6 +249,10 @@ class KeptToken:
 
     # What the scheduler needs.
 
+    def boot(self) -> float:
+        """Return the boot clock's seconds."""
+        return self._clock.boot()
+
     def moment(self) -> Moment:
         """Return what time it is, with fresh draws."""
         return Moment(self._clock.wall(), self._clock.boot(), self._draw(), self._draw())
@@ -275,106 +276,24 @@ class KeptToken:
         """Return the boot time at which the machine wants a tick."""
         return next_wakeup(self.state, self.policy)
 
-    def event(self, told: Announce, diagnosis: tuple[str, ...] = ()) -> TokenEvent:
-        """Return *told* as listeners get it."""
-        return TokenEvent(
-            kind=told.kind,
-            name=self.name,
-            at=self._clock.wall(),
-            generation=told.generation,
-            fingerprint=told.fingerprint,
-            expires_at=told.expires_at,
-            failures=told.failures,
-            error=told.error,
-            verdict=told.verdict,
-            diagnosis=diagnosis,
-        )
-
-    # Reading and waiting.
+    # Waiting.
 
     def snapshot(self) -> Snapshot:
         """Return how the token stands now."""
         return snapshot_of(self.state, self.moment(), self.policy)
-
-    def read(self, by: str) -> str:
-        """Return the token that *by* may use. Raises `TokenUnavailable` or `KeeperClosed`."""
-        current = self.state.usable_by(by, self._clock.boot())
-        if current is None or self.gone is not None:
-            raise self.missing(by)
-        return current.token.secret.reveal()
 
     def check_alive(self) -> None:
         """Raise `KeeperClosed` after the end."""
         if self.gone is not None:
             raise KeeperClosed(self.gone)
 
-    def missing(self, by: str = "") -> KeeperClosed | TokenUnavailable:
-        """Return the error that says why *by* has no token, and wake the scheduler."""
-        if self.gone is not None:
-            return KeeperClosed(self.gone)
-        if not self.state.started:
-            return KeeperClosed(NOT_STARTED)
-        self.poke()
-        return self.unavailable(by)
-
-    def unavailable(self, by: str, waited: float = 0.0) -> TokenUnavailable:
-        """Return the error that says why *by* has no token, chained to the last failure."""
-        state, now = self.state, self.moment()
-        within = f" within {waited:g} s" if waited else ""
-        parts = [f"{self.name}: no such token{within}: {self._story(state, by, now.boot)}"]
-        if state.failures:
-            times = "once" if state.failures == 1 else f"{state.failures} times in a row"
-            parts.append(f"the fetch failed {times}, last because: {state.last_error}")
-        due = fetch_due(state, self.policy)
-        if self.gone is not None:
-            parts.append("so the start failed, and the keeper is closed; start_timeout=0 starts all the same")
-        elif state.phase is Phase.FETCHING:
-            parts.append("a fetch is under way")
-        elif due != NEVER:
-            parts.append(f"the next attempt starts in {max(due - now.boot, 0.0):.0f} s")
-        elif not state.sourced:
-            parts.append("there is no source: hand one in with update()")
-        error = TokenUnavailable("; ".join(parts))
-        error.__cause__ = self.last_failure
-        return error
-
-    def _story(self, state: State, by: str, boot: float) -> str:
-        current = state.current
-        if current is None:
-            return "there has been none yet"
-        if by in current.withheld:
-            return f"generation {current.generation} was denied"
-        if boot >= current.expires:
-            return f"generation {current.generation} expired {boot - current.expires:.0f} s ago"
-        return f"generation {current.generation} is valid for {current.remaining_s(boot):.0f} s"
-
-    def poll(self, by: str, min_validity: float) -> str | None:
-        """Return the token if *by* may use it for *min_validity* seconds, None if it is to wait.
-
-        Raises:
-            KeeperClosed: After the end, or before the start.
-            TokenUnavailable: If the source's tokens never live that long.
-        """
+    def check_started(self) -> None:
+        """Raise `KeeperClosed` before the start and after the end."""
         self.check_alive()
-        state, boot = self.state, self._clock.boot()
-        if not state.started:
+        if not self.state.started:
             raise KeeperClosed(NOT_STARTED)
-        current = state.usable_by(by, boot)
-        if current is None:
-            self.poke()
-            return None
-        if current.remaining_s(boot) >= min_validity:
-            return current.token.secret.reveal()
-        fetched = state.sourced and current.generation != self._supplied_generation
-        if fetched and current.lifetime_s < min_validity:
-            raise TokenUnavailable(
-                f"{self.name}: no token is valid for {min_validity:.0f} s: the source's live for "
-                f"{current.lifetime_s:.0f} s. The current one stays; ask for less, or for longer tokens"
-            )
-        self._ask_once(current.generation)
-        return None
 
-    def _ask_once(self, generation: int) -> None:
+    def ask_once(self, generation: int) -> None:
         """Ask for a newer token than that of *generation*, once for all who want one."""
         with self._lock:
             if self._asked_generation >= generation or self.state.generation != generation:
@@ -383,22 +302,9 @@ class KeptToken:
             self._apply(RefreshRequested(), None)
         self.poke()
 
-    def first(self) -> str | None:
-        """Return the first token, or None if it is to wait.
-
-        Raises:
-            TokenUnavailable: If the backend refuses: waiting would not help.
-        """
-        raw = self.poll("", 0.0)
-        if raw is None and self.state.phase is Phase.REFUSED:
-            raise self.unavailable("")
-        return raw
-
     def ask(self) -> tuple[int, int]:
-        """Ask for a newer token. Returns what `newer` needs to see it."""
-        self.check_alive()
-        if not self.state.started:
-            raise KeeperClosed(NOT_STARTED)
+        """Ask for a newer token. Returns the generation before, and the id of the fetch to wait for."""
+        self.check_started()
         with self._lock:
             before = self.state.generation
             self._apply(RefreshRequested(), None)
@@ -408,22 +314,10 @@ class KeptToken:
         self.poke()
         return before, fetch_id
 
-    def newer(self, asked: tuple[int, int]) -> str | None:
-        """Return the token that came of `ask`, or None if it is to wait; raise what went wrong."""
-        self.check_alive()
-        generation, fetch_id = asked
+    def outcome(self) -> tuple[State, int, FetchError | None]:
+        """Return the state, the id of the last fetch that ended, and how it failed: of one moment."""
         with self._lock:
-            state, ended, failure = self.state, self.ended, self.last_failure
-        if state.generation > generation:
-            return self.read("")
-        if ended < fetch_id or state.settling is not None:
-            return None
-        if failure is not None:
-            # Each waiter raises its own: a raised exception collects the frames of its thread.
-            raise copy.copy(failure) from failure.__cause__
-        if state.last_error is not None:
-            raise self.unavailable("")
-        return self.read("")
+            return self.state, self.ended, self.last_failure
 
     def wait_beyond(self, changes: int, timeout: float) -> None:
         """Block the calling thread until there were more than *changes*, *timeout* seconds at most."""

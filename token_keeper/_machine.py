@@ -15,35 +15,30 @@ from dataclasses import replace
 
 from token_keeper import _recovery as recovery
 from token_keeper import _schedule as schedule
-from token_keeper._model import EventKind, Phase, Token
-from token_keeper._policy import RefreshPolicy
-from token_keeper._state import (
-    NEVER,
-    SUCCESSIONS,
+from token_keeper._failing import failed
+from token_keeper._inputs import (
     Announce,
     CancelFetch,
     ClockJumped,
     Closed,
     CredentialsChanged,
-    Current,
     Effects,
     Failure,
     Fetched,
     FetchFailed,
-    Flight,
     Input,
     Moment,
     RefreshRequested,
-    Settling,
     Started,
     StartFetch,
-    State,
-    Streak,
     Tick,
     TokenAccepted,
     TokenDenied,
     TokenSupplied,
 )
+from token_keeper._model import EventKind, Phase, Token
+from token_keeper._policy import RefreshPolicy
+from token_keeper._state import NEVER, Current, Flight, Settling, State, announce, moved
 
 Turn = Callable[[State, Moment, RefreshPolicy], tuple[State, Effects]]
 
@@ -109,7 +104,7 @@ def _react(  # noqa: C901 - one arm for each input, no more
         case Fetched(fetch_id=fetch_id) if _is_in_flight(state, fetch_id):
             return _fetched(state, what, now, policy)
         case FetchFailed(fetch_id=fetch_id) if _is_in_flight(state, fetch_id):
-            return _failed(state, what.failure, now, policy)
+            return failed(state, what.failure, now, policy)
         case Fetched() | FetchFailed():
             return state, ()  # A late outcome lost its race on purpose.
         case TokenDenied():
@@ -126,13 +121,7 @@ def _react(  # noqa: C901 - one arm for each input, no more
             return _jumped(state, what, now)
         case Closed():
             state, effects = _cancel(state, now)
-            return _to(state, Phase.CLOSED), effects
-
-
-def _to(state: State, phase: Phase, **changes: object) -> State:
-    """Return *state* in *phase*: the only way from one phase to another."""
-    assert phase is state.phase or phase in SUCCESSIONS[state.phase], (state.phase, phase)  # noqa: S101 - our own invariant
-    return replace(state, phase=phase, **changes)  # type: ignore[arg-type]
+            return moved(state, Phase.CLOSED), effects
 
 
 def _started(state: State, now: Moment) -> State:
@@ -149,7 +138,7 @@ def _ask(state: State, now: Moment) -> State:
 
 def _renounce(state: State, now: Moment) -> tuple[State, Effects]:
     state, effects = _cancel(state, now)
-    state = _to(
+    state = moved(
         state,
         Phase.WAITING,
         streak=None,
@@ -165,30 +154,27 @@ def _cancel(state: State, now: Moment) -> tuple[State, Effects]:
     if state.flight is None:
         return state, ()
     order = CancelFetch(state.flight.fetch_id)
-    return _to(state, Phase.WAITING, flight=None, fetch_ended=now.boot), (order,)
+    return moved(state, Phase.WAITING, flight=None, fetch_ended=now.boot), (order,)
 
 
 def _is_in_flight(state: State, fetch_id: int) -> bool:
     return state.flight is not None and state.flight.fetch_id == fetch_id
 
 
-# A token came.
-
-
 def _fetched(state: State, what: Fetched, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
     current, fingerprint, valid = state.current, what.token.fingerprint, state.is_valid(now.boot)
     if current is not None and current.token.fingerprint == fingerprint:
         if not valid:
-            return _failed(state, Failure(message=EXPIRED_AGAIN), now, policy)
+            return failed(state, Failure(message=EXPIRED_AGAIN), now, policy)
         return _unchanged(state, current, now, policy)
     if recovery.is_denied(state.recovery, fingerprint):
         if current is None or not valid or not current.withheld:
-            return _failed(state, Failure(message=DENIED_AGAIN), now, policy)
+            return failed(state, Failure(message=DENIED_AGAIN), now, policy)
         return _unchanged(state, current, now, policy)
     learned = _learn_window(state, now)
     arrived = _received(learned, what.token, what.skew_s, now, policy)
     if arrived.expires <= now.boot:
-        return _failed(state, Failure(message=EXPIRED_ON_ARRIVAL), now, policy)
+        return failed(state, Failure(message=EXPIRED_ON_ARRIVAL), now, policy)
     routine = state.flight is not None and state.flight.routine
     splayed = policy.splay and not routine and not state.unchanged
     state = _answered(learned, now)
@@ -201,7 +187,7 @@ def _fetched(state: State, what: Fetched, now: Moment, policy: RefreshPolicy) ->
 
 def _answered(state: State, now: Moment) -> State:
     """Return *state* after the source gave a token, whichever it was."""
-    return _to(
+    return moved(
         state,
         Phase.WAITING,
         flight=None,
@@ -261,7 +247,7 @@ def _publish(
     else:
         due_in = current.stale - current.received
     due_in = min(due_in, schedule.longest_refresh_s(now.jitter, policy))
-    state = _to(
+    state = moved(
         state,
         Phase.WAITING,
         current=current,
@@ -270,7 +256,7 @@ def _publish(
         unchanged=0,
     )
     state = recovery.progress(state, withheld, now)
-    return state, (_about(state, EventKind.TOKEN_UPDATED),)
+    return state, (announce(state, EventKind.TOKEN_UPDATED),)
 
 
 def _no_expiry_refresh_s(now: Moment, policy: RefreshPolicy) -> float:
@@ -313,88 +299,6 @@ def _settle(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State, Ef
     return _publish(state, waiting.current, now, policy, splayed=waiting.splayed)
 
 
-# None came.
-
-
-def _failed(state: State, failure: Failure, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
-    state = _believe_wall(state, now)
-    entered = state.streak is not None and state.streak.refused is not None
-    streak = _longer_streak(state, failure, now)
-    if streak.refused is not None:
-        phase, wait = Phase.REFUSED, _probe_wait_s(state, streak, now, policy)
-    else:
-        phase, wait = Phase.BACKING_OFF, _backoff_wait_s(state, streak, now, policy)
-    if failure.retry_within_s is not None:
-        wait = min(wait, max(failure.retry_within_s, 0.0))
-    retry = now.boot + wait
-    if now.boot < state.due:
-        # A fetch that came early, and failed, does not put off the scheduled one.
-        retry = min(retry, state.due)
-    state = _to(
-        state,
-        phase,
-        flight=None,
-        fetch_ended=now.boot,
-        asked=NEVER,
-        retry=retry,
-        floor=now.boot + _asked_wait_s(state, failure, now, policy),
-        streak=streak,
-        unchanged=0,
-        last_error=failure.message,
-        recovery=replace(state.recovery, fetch=NEVER),
-    )
-    if not failure.refused or streak.refused is None:
-        return state, (_about(state, EventKind.REFRESH_FAILED, failure.message),)
-    if entered:
-        return state, ()
-    return state, (_about(state, EventKind.REFRESH_REFUSED, failure.message),)
-
-
-def _longer_streak(state: State, failure: Failure, now: Moment) -> Streak:
-    current, flight = state.current, state.flight
-    remaining = current.remaining_s(now.boot) if current else 0.0
-    streak = state.streak
-    if streak is None:
-        started = flight.started if flight else now.boot
-        span = 0.0
-        if current is not None and remaining > 0:
-            span = current.expires - max(started, min(state.due, current.stale))
-        streak = Streak(failures=0, since=now.boot, span_s=span)
-    doubted = None
-    if failure.refused:
-        doubted = streak.doubted if streak.doubted is not None else now.boot
-    streak = replace(streak, failures=streak.failures + 1, doubted=doubted)
-    confirmed = doubted is not None and now.boot - doubted >= schedule.REFUSED_CONFIRM_S
-    if streak.refused is None and failure.refused and (failure.certain or confirmed):
-        streak = replace(streak, refused=now.boot, validity_s=remaining)
-    return streak
-
-
-def _backoff_wait_s(state: State, streak: Streak, now: Moment, policy: RefreshPolicy) -> float:
-    nominal = schedule.absent_backoff_s(now.boot - streak.since, policy)
-    if state.is_valid(now.boot) and streak.span_s > 0:
-        backoff = schedule.backoff_s(streak.failures, streak.span_s, policy)
-        # Who was refused waits for any token; the others must not wait longer for it.
-        nominal = backoff if state.serves_all(now.boot) else min(nominal, backoff)
-    return schedule.jittered_s(nominal, now.jitter)
-
-
-def _probe_wait_s(state: State, streak: Streak, now: Moment, policy: RefreshPolicy) -> float:
-    since = streak.refused if streak.refused is not None else now.boot
-    validity = streak.validity_s if state.is_valid(now.boot) else 0.0
-    nominal = schedule.refused_probe_s(now.boot - since, validity, policy)
-    return schedule.jittered_s(nominal, now.jitter)
-
-
-def _asked_wait_s(state: State, failure: Failure, now: Moment, policy: RefreshPolicy) -> float:
-    """Return how much of the backend's `Retry-After` is honoured."""
-    remaining = state.current.remaining_s(now.boot) if state.current else 0.0
-    wait = schedule.retry_after_s(failure.retry_after_s, remaining, policy)
-    if not state.serves_all(now.boot):
-        wait = min(wait, schedule.RETRY_AFTER_ABSENT_S)
-    return schedule.retry_after_jittered_s(wait, now.jitter)
-
-
 def _start_fetch(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
     if fetch_due(state, policy) > now.boot:
         return state, ()
@@ -414,7 +318,7 @@ def _start_fetch(state: State, now: Moment, policy: RefreshPolicy) -> tuple[Stat
         timeout_s=schedule.fetch_timeout_s(remaining, policy),
         tries=TRIES if state.streak is None else 1,
     )
-    state = _to(
+    state = moved(
         state,
         Phase.FETCHING,
         flight=flight,
@@ -424,9 +328,6 @@ def _start_fetch(state: State, now: Moment, policy: RefreshPolicy) -> tuple[Stat
     return state, (order,)
 
 
-# Clocks.
-
-
 def _jumped(state: State, what: ClockJumped, now: Moment) -> tuple[State, Effects]:
     doubts = state.doubts or schedule.has_jumped(max(what.wall_s, 0.0))
     # A token that settles was fetched before the jump: it does not stand for that fetch.
@@ -434,20 +335,7 @@ def _jumped(state: State, what: ClockJumped, now: Moment) -> tuple[State, Effect
     state = replace(state, doubts=doubts, asked=now.boot if wants else state.asked)
     story = f"the machine slept for {what.asleep_s:.0f} s, " if what.asleep_s else ""
     story += f"the wall clock moved by {what.wall_s:+.1f} s against the time that passed"
-    return state, (_about(state, EventKind.CLOCK_JUMPED, story),)
-
-
-def _believe_wall(state: State, now: Moment) -> State:
-    """Return *state* with the token's expiry by the wall clock, if that jumped ahead."""
-    current = state.current
-    if not state.doubts or current is None or current.token.expires_at is None:
-        return state
-    remaining = max(current.token.expires_at - (now.wall + current.skew_s), 0.0)
-    expires = min(current.expires, now.boot + remaining)
-    return replace(state, current=replace(current, expires=expires, stale=min(current.stale, expires)))
-
-
-# Events that only time brings.
+    return state, (announce(state, EventKind.CLOCK_JUMPED, error=story),)
 
 
 def _tell(state: State, now: Moment, _policy: RefreshPolicy) -> tuple[State, Effects]:
@@ -458,10 +346,10 @@ def _tell(state: State, now: Moment, _policy: RefreshPolicy) -> tuple[State, Eff
     news: list[Announce] = []
     if not current.told_stale and now.boot >= current.stale:
         current = replace(current, told_stale=True)
-        news.append(_about(state, EventKind.TOKEN_ABOUT_TO_EXPIRE))
+        news.append(announce(state, EventKind.TOKEN_ABOUT_TO_EXPIRE))
     if not current.told_expired and now.boot >= current.expires:
         current = replace(current, told_expired=True)
-        news.append(_about(state, EventKind.TOKEN_EXPIRED))
+        news.append(announce(state, EventKind.TOKEN_EXPIRED))
     return replace(state, current=current), (*effects, *news)
 
 
@@ -472,15 +360,3 @@ def _tells_at(state: State) -> float:
     if not current.told_stale:
         return current.stale
     return current.expires if not current.told_expired else NEVER
-
-
-def _about(state: State, kind: EventKind, error: str | None = None) -> Announce:
-    current = state.current
-    return Announce(
-        kind=kind,
-        generation=state.generation,
-        fingerprint=current.token.fingerprint if current else None,
-        expires_at=current.token.expires_at if current else None,
-        failures=state.failures,
-        error=error,
-    )

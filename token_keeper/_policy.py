@@ -66,7 +66,7 @@ class RefreshPolicy:
                     raise ConfigError("splay", "must be True or False")
             elif isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(field.name, "must be a number")
-            elif not (math.isfinite(value) and low <= value <= high):
+            elif not low <= value <= high or value >= math.inf:
                 raise ConfigError(field.name, f"must be a finite number, {_words(low, high)}")
         if not isinstance(self.denial_bucket, int):
             raise ConfigError("denial_bucket", "must be a whole number")

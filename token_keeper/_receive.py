@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from token_keeper._errors import InvalidToken, ResponseError
 from token_keeper._model import Finding, Issued, Secret, Severity, Token
-from token_keeper.inspection import Expectations, Inspection, Profile, error, warning
+from token_keeper.inspection import Expectations, Inspection, Key, Profile, error, warning
 from token_keeper.inspection._findings import seconds
 from token_keeper.inspection._rules import LEAST_MILLISECONDS, YEARS_AHEAD_S
 
@@ -69,7 +69,9 @@ def clock_skew(
     return skew_s if server_time is not None else min(skew_s, MAX_SKEW_BY_CLAIM_S)
 
 
-def receive(issued: Issued, *, profile: Profile, expect: Expected, wall: float) -> Received:
+def receive(
+    issued: Issued, *, profile: Profile, expect: Expected, wall: float, key: Key | None = None
+) -> Received:
     """Inspect what a source handed over, and decide when it expires.
 
     Args:
@@ -77,6 +79,7 @@ def receive(issued: Issued, *, profile: Profile, expect: Expected, wall: float) 
         profile: By whose rules it is inspected.
         expect: What it must be good for.
         wall: Our clock at receipt, Unix seconds.
+        key: What to check its signature with.
 
     Raises:
         ResponseError: If the token cannot work. It names the findings.
@@ -89,7 +92,7 @@ def receive(issued: Issued, *, profile: Profile, expect: Expected, wall: float) 
         not_before=first.not_before,
     )
     now = wall + skew_s
-    received = _judged(issued, _inspect(issued.secret, profile, expect, now), now=now)
+    received = _judged(issued, _inspect(issued.secret, profile, expect, now, key), now=now)
     errors = received.errors
     if errors:
         only_early = all(finding.code == "not-yet-valid" for finding in errors)
@@ -143,8 +146,10 @@ def supplied(
     return _token(secret, judged)
 
 
-def _inspect(secret: Secret, profile: Profile, expect: Expected, now: float) -> Inspection:
-    return profile.inspect(secret, now=now, expectations=expect, leeway=LEEWAY_S, exp_leeway=0.0)
+def _inspect(
+    secret: Secret, profile: Profile, expect: Expected, now: float, key: Key | None = None
+) -> Inspection:
+    return profile.inspect(secret, now=now, expectations=expect, secret=key, leeway=LEEWAY_S, exp_leeway=0.0)
 
 
 def _judged(issued: Issued, inspection: Inspection, *, now: float) -> Inspection:

@@ -10,22 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from token_keeper import _schedule as schedule
+from token_keeper._inputs import Announce, Effects, Moment, TokenAccepted, TokenDenied
 from token_keeper._model import DenialClass, EventKind, Phase, Verdict
 from token_keeper._policy import RefreshPolicy
-from token_keeper._state import (
-    MAX_DENIED,
-    MAX_REPORTERS,
-    NEVER,
-    Announce,
-    Current,
-    Effects,
-    Moment,
-    Recovery,
-    Reporter,
-    State,
-    TokenAccepted,
-    TokenDenied,
-)
+from token_keeper._state import MAX_DENIED, MAX_REPORTERS, NEVER, Current, Recovery, Reporter, State, announce
 
 
 def judge(state: State, denial: TokenDenied, now: Moment, policy: RefreshPolicy) -> Verdict:
@@ -66,7 +54,7 @@ def denied(state: State, denial: TokenDenied, now: Moment, policy: RefreshPolicy
     heard = replace(reporter, heard=now.boot, gave_up=gives_up, told_failed=reporter.told_failed or gives_up)
     news: list[Announce] = []
     if verdict is not Verdict.DISPUTED:
-        news.append(_announce(state, EventKind.TOKEN_DENIED, denial.by, verdict))
+        news.append(announce(state, EventKind.TOKEN_DENIED, by=denial.by, verdict=verdict))
         state = _hurry(_withhold(state, current, denial.by), now)
         wait = schedule.denial_wait_s(reporter.strikes, policy)
         if denial.meaning is DenialClass.CONFIG and gives_up:
@@ -75,7 +63,7 @@ def denied(state: State, denial: TokenDenied, now: Moment, policy: RefreshPolicy
         state = _want(state, now.boot + schedule.jittered_s(wait, now.jitter))
     state = _note(state, denial.by, heard)
     if gives_up and not reporter.told_failed:
-        news.append(_announce(state, EventKind.RECOVERY_FAILED, denial.by, verdict))
+        news.append(_failed(state, denial.by, verdict))
     return state, tuple(news)
 
 
@@ -90,7 +78,7 @@ def accepted(state: State, report: TokenAccepted) -> tuple[State, Effects]:
     state = _forget(replace(state, current=current), by)
     if not reporter.is_recovering:
         return state, ()
-    return state, (_announce(state, EventKind.RECOVERED, by),)
+    return state, (announce(state, EventKind.RECOVERED, by=by),)
 
 
 def no_progress(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State, Effects]:
@@ -106,7 +94,7 @@ def no_progress(state: State, now: Moment, policy: RefreshPolicy) -> tuple[State
     for by in waiting:
         reporter = state.recovery.reporters.get(by, Reporter())
         if gives_up and not reporter.told_failed:
-            news.append(_announce(state, EventKind.RECOVERY_FAILED, by, Verdict.GAVE_UP))
+            news.append(_failed(state, by, Verdict.GAVE_UP))
         told_failed = reporter.told_failed or gives_up
         state = _note(state, by, replace(reporter, gave_up=gives_up, told_failed=told_failed))
     return state, tuple(news)
@@ -127,7 +115,7 @@ def quiet(state: State, now: Moment) -> tuple[State, Effects]:
     for by, reporter in sorted(state.recovery.reporters.items()):
         if reporter.recovers <= now.boot:
             state = _forget(state, by)
-            news.append(_announce(state, EventKind.RECOVERED, by))
+            news.append(announce(state, EventKind.RECOVERED, by=by))
     return state, tuple(news)
 
 
@@ -195,15 +183,5 @@ def _forget(state: State, by: str) -> State:
     return replace(state, recovery=replace(state.recovery, reporters=reporters))
 
 
-def _announce(state: State, kind: EventKind, by: str, verdict: Verdict | None = None) -> Announce:
-    current = state.current
-    return Announce(
-        kind=kind,
-        generation=state.generation,
-        fingerprint=current.token.fingerprint if current else None,
-        expires_at=current.token.expires_at if current else None,
-        failures=state.failures,
-        error=state.last_error if kind is EventKind.RECOVERY_FAILED else None,
-        verdict=verdict,
-        by=by,
-    )
+def _failed(state: State, by: str, verdict: Verdict) -> Announce:
+    return announce(state, EventKind.RECOVERY_FAILED, by=by, verdict=verdict, error=state.last_error)

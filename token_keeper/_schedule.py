@@ -16,11 +16,13 @@ WARNING_LEAD_S = 180.0
 SPLAY_FROM = 0.1
 """Share of its lifetime before which a token is not refreshed."""
 FETCH_TIMEOUT_MIN_S = 2.0
+"""No fetch is given less: a connection and its TLS take that long on a bad day."""
 NO_EXPIRY_REFRESH_S = 3_600.0
 """How often a token without a known expiry is refreshed."""
 ATTEMPTS_BEFORE_EXPIRY = 6
-"""Share of the time left that one wait or one fetch may take at most: so several fit."""
-ABSENT_SHARE = 4
+"""One wait or one fetch takes at most the time left divided by this: so several fit."""
+ABSENT_PART = 4
+"""Without a token, a wait is the time since the first failure divided by this."""
 RETRY_AFTER_ABSENT_S = 300.0
 """Longest `Retry-After` that is honoured while no token is valid."""
 RETRY_AFTER_JITTER = 0.1
@@ -32,6 +34,7 @@ UNCHANGED_MIN_S = 5.0
 UNCHANGED_MAX_S = 600.0
 UNCHANGED_AFTER_EXPIRY_S = 0.5
 WINDOW_MIN_S = 30.0
+"""A source that renews late is asked this long before the expiry at the latest."""
 RECOVERY_QUIET_S = 300.0
 """A reporter that denies nothing for this long after a new token has recovered."""
 JUMP_S = 2.0
@@ -107,7 +110,7 @@ def backoff_s(failures: int, span_s: float, policy: RefreshPolicy) -> float:
 
 def absent_backoff_s(since_first_failure_s: float, policy: RefreshPolicy) -> float:
     """Return the wait after a failed fetch while no token is valid."""
-    return _clamp(since_first_failure_s / ABSENT_SHARE, policy.backoff_min_s, policy.backoff_max_s)
+    return _clamp(since_first_failure_s / ABSENT_PART, policy.backoff_min_s, policy.backoff_max_s)
 
 
 def retry_after_s(asked_s: float | None, remaining_s: float, policy: RefreshPolicy) -> float:

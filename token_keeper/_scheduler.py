@@ -18,12 +18,7 @@ from typing import Any
 
 from token_keeper._clock import Clock
 from token_keeper._errors import FetchError, KeeperClosed, ResponseError, TransientFetchError
-from token_keeper._kept import KeptToken, call_in
-from token_keeper._model import Issued, Secret
-from token_keeper._schedule import has_jumped
-from token_keeper._slots import Slots
-from token_keeper._state import (
-    NEVER,
+from token_keeper._inputs import (
     Announce,
     CancelFetch,
     ClockJumped,
@@ -34,6 +29,11 @@ from token_keeper._state import (
     StartFetch,
     Tick,
 )
+from token_keeper._kept import KeptToken, call_in
+from token_keeper._model import Issued, Secret
+from token_keeper._schedule import has_jumped
+from token_keeper._slots import Slots
+from token_keeper._state import NEVER
 from token_keeper.sources import Source
 from token_keeper.sources._source import as_cause, without_traces
 
@@ -42,6 +42,7 @@ TICK_S = 5.0
 TURNS_AT_ONCE = 100
 """Turns before whatever else runs in the loop, such as fetches, gets one."""
 LOOP_ENDED = "the event loop that the keeper was started in has ended: close the keeper before its loop"
+CANCELLED = "the fetch was cancelled; the current token stays. The keeper tries again by itself"
 CANCEL_GRACE_S = 1.0
 """How long a fetch that was cancelled may take to notice."""
 
@@ -228,7 +229,7 @@ class Scheduler:
             self._fail(charge, order, error)
         except asyncio.CancelledError:
             # If it was not the machine that cancelled, the machine must hear of it all the same.
-            self._fail(charge, order, TransientFetchError("the fetch was cancelled; the token stays"))
+            self._fail(charge, order, TransientFetchError(CANCELLED))
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the machine hears of it
             self.failures += 1
@@ -278,11 +279,15 @@ class Scheduler:
                 call.cancel()
         if not call.done():
             raise TransientFetchError(
-                f"the source did not answer within {order.timeout_s:.1f} s; the current token stays",
+                f"the source did not answer within {order.timeout_s:.1f} s; the current token stays. "
+                "If it usually takes longer, raise fetch_timeout_s",
                 timed_out=True,
             )
         if call.cancelled():
-            raise TransientFetchError("the source cancelled its own fetch; the current token stays")
+            raise TransientFetchError(
+                "the source cancelled its own fetch; the current token stays. "
+                "Let it raise TransientFetchError instead"
+            )
         return call.result()
 
 

@@ -1,4 +1,4 @@
-"""What the machine knows, what can happen to it, and what it orders.
+"""What the machine knows of one kept token.
 
 Only facts are stored; status, deadlines and the next wake-up are derived.
 All points in time are seconds of the boot clock, which no setting of the date
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from token_keeper._errors import FetchError, RefusedError
-from token_keeper._model import DenialClass, EventKind, Phase, Token, Verdict
+from token_keeper._inputs import Announce
+from token_keeper._model import EventKind, Phase, Token, Verdict
 
 NEVER = math.inf
 MAX_REPORTERS = 256
@@ -49,195 +49,6 @@ SUCCESSIONS: Mapping[Phase, Mapping[Phase, str]] = {
 """The legal successions of phases, and what brings them. `step` asserts it, the docs draw it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """When an input arrived, and the luck that came with it.
-
-    Args:
-        wall: Unix seconds of the local clock.
-        boot: Seconds of the boot clock.
-        jitter: A draw from 0 to 1, for waits.
-        splay: Another one, for the first refresh of a token.
-    """
-
-    wall: float
-    boot: float
-    jitter: float = 0.5
-    splay: float = 0.5
-
-
-# Inputs: what happened.
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """Somebody wants the token kept from now on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time passed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """The fetch of *fetch_id* brought a token that passed inspection.
-
-    *skew_s* is what to add to the local wall clock to get the issuer's.
-    """
-
-    fetch_id: int
-    token: Token
-    skew_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class FetchFailed:
-    """The fetch of *fetch_id* brought none."""
-
-    fetch_id: int
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class TokenDenied:
-    """A server refused the token of *generation* when *by* showed it; 0 is no token of ours."""
-
-    generation: int
-    by: str = ""
-    meaning: DenialClass = DenialClass.DENIED
-
-
-@dataclass(frozen=True, slots=True)
-class TokenAccepted:
-    """A server accepted the token of *generation* from *by*."""
-
-    generation: int
-    by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshRequested:
-    """Somebody wants a newer token now."""
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialsChanged:
-    """What the source shows to the backend is new: its former answers say nothing any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenSupplied:
-    """Somebody handed in a token that passed inspection."""
-
-    token: Token
-    skew_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClockJumped:
-    """The clocks disagree on how much time has passed.
-
-    Args:
-        wall_s: By how much the wall clock moved against the boot clock.
-        asleep_s: For how long the machine was suspended.
-    """
-
-    wall_s: float
-    asleep_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Nobody wants the token any more."""
-
-
-Input = (
-    Started
-    | Tick
-    | Fetched
-    | FetchFailed
-    | TokenDenied
-    | TokenAccepted
-    | RefreshRequested
-    | CredentialsChanged
-    | TokenSupplied
-    | ClockJumped
-    | Closed
-)
-
-
-# Effects: orders.
-
-
-@dataclass(frozen=True, slots=True)
-class StartFetch:
-    """Fetch a token with at most *tries* tries; report back exactly once, with this id."""
-
-    fetch_id: int
-    timeout_s: float
-    tries: int
-
-
-@dataclass(frozen=True, slots=True)
-class CancelFetch:
-    """Nobody waits for this fetch any more; its outcome is ignored."""
-
-    fetch_id: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announce:
-    """Tell the listeners. The driver adds the keeper's name and the time."""
-
-    kind: EventKind
-    generation: int = 0
-    fingerprint: str | None = None
-    expires_at: float | None = None
-    failures: int = 0
-    error: str | None = None
-    verdict: Verdict | None = None
-    by: str = ""
-
-
-Effect = StartFetch | CancelFetch | Announce
-Effects = tuple[Effect, ...]
-
-
-# State.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why a fetch failed, as far as the machine cares.
-
-    Args:
-        message: For people.
-        refused: The backend will not issue a token.
-        certain: One such answer is enough to believe it.
-        retry_after_s: The backend asked to wait, if it did.
-        retry_within_s: Another try is worthwhile at the latest then, if known.
-    """
-
-    message: str
-    refused: bool = False
-    certain: bool = False
-    retry_after_s: float | None = None
-    retry_within_s: float | None = None
-
-    @classmethod
-    def of(cls, error: FetchError) -> Failure:
-        """Return what the machine needs to know of *error*."""
-        refused = isinstance(error, RefusedError)
-        return cls(
-            message=str(error),
-            refused=refused,
-            certain=isinstance(error, RefusedError) and error.is_certain,
-            retry_after_s=error.retry_after,
-            retry_within_s=error.retry_within,
-        )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
     """The published token.
@@ -265,6 +76,11 @@ class Current:
     accepted: frozenset[str] = frozenset()
     told_stale: bool = False
     told_expired: bool = False
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it expires, in Unix seconds by our own clock; None if that is not known."""
+        return None if self.token.expires_at is None else self.token.expires_at - self.skew_s
 
     @property
     def lifetime_s(self) -> float:
@@ -430,3 +246,31 @@ class State:
     def serves_all(self, boot: float) -> bool:
         """Whether the current token is valid and no reporter waits for another one."""
         return self.is_valid(boot) and self.current is not None and not self.current.withheld
+
+
+def moved(state: State, phase: Phase, **changes: object) -> State:
+    """Return *state* in *phase*, with *changes*: the only way from one phase to another."""
+    assert phase is state.phase or phase in SUCCESSIONS[state.phase], (state.phase, phase)  # noqa: S101 - our own invariant
+    return replace(state, phase=phase, **changes)  # type: ignore[arg-type]
+
+
+def announce(
+    state: State,
+    kind: EventKind,
+    *,
+    error: str | None = None,
+    by: str = "",
+    verdict: Verdict | None = None,
+) -> Announce:
+    """Return the news of *kind* about the current token."""
+    current = state.current
+    return Announce(
+        kind=kind,
+        generation=state.generation,
+        fingerprint=current.token.fingerprint if current else None,
+        expires_at=current.expires_at if current else None,
+        failures=state.failures,
+        error=error,
+        verdict=verdict,
+        by=by,
+    )

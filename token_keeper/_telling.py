@@ -5,11 +5,12 @@ Tokens come in through `receive`, events go out through `tell`; on the way both 
 
 from __future__ import annotations
 
+from token_keeper._inputs import Announce, Fetched
 from token_keeper._kept import KeptToken
 from token_keeper._listeners import Listeners
 from token_keeper._model import DenialClass, EventKind, Finding, Issued, Severity, Snapshot, Token, Verdict
 from token_keeper._receive import receive
-from token_keeper._state import NEVER, Announce, Fetched
+from token_keeper._state import NEVER
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.logs import KeeperLog
 
@@ -66,11 +67,12 @@ class Teller:
     def tell(self, told: Announce) -> None:
         """Log an event and pass it on to the listeners."""
         diagnosis = self._diagnosis() if told.kind is EventKind.RECOVERY_FAILED else ()
-        event = self._kept.event(told, diagnosis)
+        now = self._kept.moment()
+        event = told.event(name=self._kept.name, at=now.wall, diagnosis=diagnosis)
         values: dict[str, object] = {"generation": event.generation, "fingerprint": event.fingerprint}
         current = self._kept.state.current
         if current is not None and current.expires != NEVER:
-            values["expires_in"] = round(current.remaining_s(self._kept.moment().boot), 1)
+            values["expires_in"] = round(current.remaining_s(now.boot), 1)
         if event.failures:
             values["failures"] = event.failures
         values |= {"error": event.error, "verdict": event.verdict, "by": told.by or None}

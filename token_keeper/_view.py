@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from token_keeper import _schedule as schedule
+from token_keeper._inputs import Moment
 from token_keeper._machine import fetch_due
 from token_keeper._model import Phase, Snapshot, Status
 from token_keeper._policy import RefreshPolicy
-from token_keeper._state import NEVER, Moment, State, Streak
+from token_keeper._state import NEVER, Current, State, Streak
 
 MAX_ATTEMPTS = 100
 """Attempts are counted up to here; more are as good as many."""
@@ -27,7 +28,7 @@ def snapshot_of(state: State, now: Moment, policy: RefreshPolicy) -> Snapshot:
         phase=state.phase,
         generation=state.generation,
         fingerprint=current.token.fingerprint if current else None,
-        expires_at=current.token.expires_at if current else None,
+        expires_at=_expires_at(current, now) if current else None,
         issued_at=current.token.issued_at if current else None,
         stale_at=wall(current.stale) if current else None,
         refresh_at=wall(state.due) if state.sourced else None,
@@ -39,6 +40,16 @@ def snapshot_of(state: State, now: Moment, policy: RefreshPolicy) -> Snapshot:
         attempts_left=attempts_left(state, now.boot, policy),
         denied_by=tuple(sorted(current.withheld)) if current else (),
     )
+
+
+def _expires_at(current: Current, now: Moment) -> float | None:
+    """Return when the token expires by our wall clock, which may have been set since the receipt."""
+    said = current.expires_at
+    if said is None:
+        return None
+    derived = now.wall + (current.expires - now.boot)
+    # To the digit as the token says it, wherever that is true.
+    return derived if schedule.has_jumped(said - derived) else said
 
 
 def status_of(state: State, boot: float) -> Status:

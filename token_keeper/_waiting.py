@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from token_keeper._errors import ConfigError
 from token_keeper._kept import KeptToken
+from token_keeper._questions import unavailable
 
 Question = Callable[[], str | None]
 
@@ -56,7 +57,7 @@ async def answer(kept: KeptToken, question: Question, *, timeout: float, by: str
                 finally:
                     change.cancel()
     except TimeoutError:
-        raise kept.unavailable(by, waited=limit) from kept.last_failure
+        raise unavailable(kept, by, waited=limit) from kept.last_failure
 
 
 def block_for_answer(kept: KeptToken, question: Question, *, timeout: float, by: str = "") -> str:
@@ -73,5 +74,5 @@ def block_for_answer(kept: KeptToken, question: Question, *, timeout: float, by:
             return raw
         rest = deadline - time.monotonic()
         if rest <= 0:
-            raise kept.unavailable(by, waited=limit) from kept.last_failure
+            raise unavailable(kept, by, waited=limit) from kept.last_failure
         kept.wait_beyond(changes, rest)

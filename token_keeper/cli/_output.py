@@ -106,7 +106,10 @@ def write_page(sections: Iterable[Section]) -> None:
 
 
 def terminal_width() -> int:
-    """Return how many columns standard output has; the usual number if it is no terminal."""
+    """Return how many columns standard output has, or $COLUMNS; the usual number if it is no terminal."""
+    stated = os.environ.get("COLUMNS", "")
+    if stated.isascii() and stated.isdigit() and int(stated[:4]) > 0:
+        return int(stated[:4])
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or USUAL_WIDTH
     except (OSError, ValueError, AttributeError):

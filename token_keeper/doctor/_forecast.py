@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from token_keeper import _schedule as schedule
+from token_keeper._inputs import Fetched, Moment, Started
 from token_keeper._machine import step
 from token_keeper._model import Snapshot, Token
 from token_keeper._policy import RefreshPolicy
-from token_keeper._state import Fetched, Moment, Started, State
+from token_keeper._state import State
 from token_keeper._view import snapshot_of
 from token_keeper.doctor._report import Status, Step
 from token_keeper.doctor._words import length, whole

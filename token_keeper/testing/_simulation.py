@@ -7,12 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from token_keeper._errors import FetchError, TransientFetchError
-from token_keeper._machine import next_wakeup, step
-from token_keeper._model import DenialClass, Snapshot, Token, TokenEvent, Verdict
-from token_keeper._policy import RefreshPolicy
-from token_keeper._recovery import judge
-from token_keeper._state import (
-    NEVER,
+from token_keeper._inputs import (
     Announce,
     CancelFetch,
     ClockJumped,
@@ -25,12 +20,16 @@ from token_keeper._state import (
     RefreshRequested,
     Started,
     StartFetch,
-    State,
     Tick,
     TokenAccepted,
     TokenDenied,
     TokenSupplied,
 )
+from token_keeper._machine import next_wakeup, step
+from token_keeper._model import DenialClass, Snapshot, Token, TokenEvent, Verdict
+from token_keeper._policy import RefreshPolicy
+from token_keeper._recovery import judge
+from token_keeper._state import NEVER, State
 from token_keeper._view import snapshot_of
 
 MAX_TURNS_AT_ONCE = 100
@@ -198,19 +197,7 @@ class Simulation:
                 self._in_flight = None
             case Announce():
                 self.announced.append(effect)
-                self.events.append(
-                    TokenEvent(
-                        kind=effect.kind,
-                        name="token",
-                        at=self.wall,
-                        generation=effect.generation,
-                        fingerprint=effect.fingerprint,
-                        expires_at=effect.expires_at,
-                        failures=effect.failures,
-                        error=effect.error,
-                        verdict=effect.verdict,
-                    )
-                )
+                self.events.append(effect.event(name="token", at=self.wall))
 
     def _land(self, fetch: SimulatedFetch) -> None:
         self._in_flight = None
