@@ -9,7 +9,7 @@ import token_keeper
 
 PACKAGE = Path(token_keeper.__file__).parent
 LAYERS = {
-    0: {"_errors", "_model", "_policy"},
+    0: {"_errors", "_finding", "_model", "_policy", "_secret"},
     1: {"_extract", "_lifetime", "_receive", "_redact", "_schedule", "_shape", "inspection", "profiles"},
     2: {"_failing", "_inputs", "_machine", "_recovery", "_state", "_view"},
     3: {"_clock", "_fork", "_listeners", "logs", "sources", "twilsock"},

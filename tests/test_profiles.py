@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from minting import NOW, SERVICE, forged, minted
+from minting import NOW, SERVICE, forged, minted, without_grants
 
 from token_keeper import ConfigError
 from token_keeper.profiles import DenialClass, Expectations, error, inspect, profile_named
@@ -89,6 +89,15 @@ def test_a_diagnosis_of_a_token_without_fault_says_so():
     assert (
         profile.diagnose(inspect(minted(), profile, now=NOW), 51215)[0] == "The token itself shows no fault."
     )
+
+
+def test_a_diagnosis_by_other_rules_excludes_nothing_that_they_do_not_look_at():
+    for_any = profile_named("auto")
+    said = for_any.diagnose(inspect(without_grants(), for_any, now=NOW), 51215)
+
+    assert any("To check: grants is missing or malformed" in sentence for sentence in said)
+    assert not any("expired" in sentence for sentence in said)
+    assert 'With profile="twilio"' in said[-2]
 
 
 def test_a_diagnosis_looks_up_the_reason_if_there_is_no_code():

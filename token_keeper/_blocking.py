@@ -18,7 +18,7 @@ from token_keeper._home import JOIN_S, Home, LoopThread
 from token_keeper._inputs import Started
 from token_keeper._kept import KeptToken
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
-from token_keeper._waiting import block_for_answer, check_seconds
+from token_keeper._waiting import block_for_answer, check_wait
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.sources import Source
 
@@ -127,7 +127,7 @@ class TokenKeeper(Face):
         """
         self._check_may_block("get()")
         if min_validity != 0.0:
-            check_seconds("min_validity", min_validity)
+            check_wait("min_validity", min_validity)
         held = self._kept.held
         if held is not None and self._boot() + min_validity < held.until:
             return held.raw
@@ -188,9 +188,9 @@ class TokenKeeper(Face):
         except TimeoutError:
             self._log.warning("closeTimedOut", after_s=limit)
 
-    def forked(self) -> None:
+    def _after_fork(self) -> None:
         """Leave thread and lock to the parent process."""
-        super().forked()
+        super()._after_fork()
         self._thread = None
         self._turn = threading.RLock()
 
@@ -238,7 +238,7 @@ class TokenReader:
     def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:
         """Return a token that was not denied here; wait for one if need be. As the keeper's."""
         self._check("get()")
-        check_seconds("min_validity", min_validity)
+        check_wait("min_validity", min_validity)
         question = partial(questions.usable, self._kept, self._by, min_validity)
         return block_for_answer(self._kept, question, timeout=timeout, by=self._by)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from token_keeper._model import Finding
+    from token_keeper._finding import Finding
 
 PERMANENT_REASONS = frozenset({"invalid_grant", "invalid_client", "unauthorized_client", "access_denied"})
 """The `error` codes that asking again does not change (RFC 6749 sections 4.1.2.1 and 5.2)."""

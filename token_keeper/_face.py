@@ -24,7 +24,7 @@ from token_keeper._policy import RefreshPolicy
 from token_keeper._receive import clock_skew, supplied
 from token_keeper._scheduler import Charge
 from token_keeper._telling import Teller
-from token_keeper._waiting import check_seconds
+from token_keeper._waiting import check_wait
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.logs import keeper_logger
 from token_keeper.profiles import profile_named
@@ -62,7 +62,7 @@ class Face:
     ) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError("name", "must be 1 to 64 letters, digits, dots, hyphens or underscores")
-        check_seconds("start_timeout", start_timeout)
+        check_wait("start_timeout", start_timeout)
         _check_source(source)
         _check_parts(policy, profile, expect, clock)
         if source is not None and not source.splay:
@@ -81,7 +81,7 @@ class Face:
         self._home: Home | None = None
         fork.watch(self)
 
-    def forked(self) -> None:
+    def _after_fork(self) -> None:
         """Leave to the parent process what runs there."""
         self._home = None
 

@@ -14,7 +14,7 @@ from typing import Protocol
 class Forkable(Protocol):
     """Something that must know that it woke up in a child process."""
 
-    def forked(self) -> None:
+    def _after_fork(self) -> None:
         """Replace locks, drop what belongs to the parent."""
         ...
 
@@ -23,13 +23,13 @@ _watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def watch(one: Forkable) -> None:
-    """Call `one.forked()` in every child process that is forked from now on."""
+    """Call `one._after_fork()` in every child process that is forked from now on."""
     _watched.add(one)
 
 
 def _after_in_child() -> None:
     for one in list(_watched):
-        one.forked()
+        one._after_fork()  # noqa: SLF001 - private, as users hold keepers
 
 
 if hasattr(os, "register_at_fork"):

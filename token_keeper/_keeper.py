@@ -15,7 +15,7 @@ from token_keeper._home import Home
 from token_keeper._inputs import Started
 from token_keeper._kept import KeptToken
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
-from token_keeper._waiting import answer, check_seconds
+from token_keeper._waiting import answer, check_wait
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.sources import Source
 
@@ -107,7 +107,7 @@ class AsyncTokenKeeper(Face):
             KeeperClosed: Before the start, after the end, or in a forked child.
         """
         if min_validity != 0.0:
-            check_seconds("min_validity", min_validity)
+            check_wait("min_validity", min_validity)
         held = self._kept.held
         if held is not None and self._boot() + min_validity < held.until:
             return held.raw
@@ -170,7 +170,7 @@ class AsyncTokenReader:
 
     async def get(self, *, min_validity: float = 0.0, timeout: float = 30.0) -> str:  # noqa: ASYNC109 - the contract's name
         """Return a token that was not denied here; wait for one if need be. As the keeper's."""
-        check_seconds("min_validity", min_validity)
+        check_wait("min_validity", min_validity)
         question = partial(questions.usable, self._kept, self._by, min_validity)
         return await answer(self._kept, question, timeout=timeout, by=self._by)
 

@@ -199,7 +199,7 @@ class KeptToken:
             self._apply(Closed(), None)
         self.poke()
 
-    def forked(self) -> None:
+    def _after_fork(self) -> None:
         """Give up in a child process if it was started: the threads behind it are not there."""
         self._renew_locks()
         if self.state.started:

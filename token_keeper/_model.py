@@ -6,57 +6,27 @@ Everything here is immutable and knows no clock. A raw token lives in a
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NoReturn
 
+from token_keeper._finding import DenialClass, Finding, Severity
+from token_keeper._secret import Secret, fingerprint_of
 
-class Secret:
-    """A string that shows itself only to `reveal()`.
-
-    Printed or formatted it is its fingerprint; it cannot be pickled.
-    """
-
-    __slots__ = ("_value", "fingerprint")
-
-    fingerprint: str
-    """First 8 hex digits of the SHA-256 of the value."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-        self.fingerprint = fingerprint_of(value)
-
-    def reveal(self) -> str:
-        """Return the string itself."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return f"<secret {self.fingerprint}>"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Secret):
-            return NotImplemented
-        return hmac.compare_digest(_bytes(self._value), _bytes(other._value))
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret cannot be pickled or copied to another process")
-
-
-def fingerprint_of(value: str) -> str:
-    """Return the first 8 hex digits of the SHA-256 of *value*."""
-    return hashlib.sha256(_bytes(value)).hexdigest()[:8]
-
-
-def _bytes(value: str) -> bytes:
-    # Lone surrogates have no UTF-8 form, and a token may be any text.
-    return value.encode("utf-8", "surrogatepass")
+__all__ = [
+    "DenialClass",
+    "EventKind",
+    "Finding",
+    "Issued",
+    "Phase",
+    "Secret",
+    "Severity",
+    "Snapshot",
+    "Status",
+    "Token",
+    "TokenEvent",
+    "Verdict",
+    "fingerprint_of",
+]
 
 
 class EventKind(StrEnum):
@@ -90,15 +60,6 @@ class Verdict(StrEnum):
     """As `gave_up`, but this reporter had accepted this token before: keep it."""
 
 
-class DenialClass(StrEnum):
-    """What a code means, whoever the vendor. Profiles map codes to these."""
-
-    DENIED = "denied"
-    THROTTLED = "throttled"
-    FORBIDDEN = "forbidden"
-    CONFIG = "config"
-
-
 class Phase(StrEnum):
     """What the keeper is doing."""
 
@@ -118,34 +79,6 @@ class Status(StrEnum):
     EXPIRED = "expired"
     DENIED = "denied"
     CLOSED = "closed"
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    ERROR = "error"
-    """The token will be refused."""
-    WARNING = "warning"
-    """It works, but is unwise."""
-    INFO = "info"
-    """It could not be checked here."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that inspection has to say of a token.
-
-    Args:
-        code: A stable name that scripts may rely on.
-        severity: Whether the token will be refused for it.
-        message: What was found, without the token.
-        hint: What to do about it.
-    """
-
-    code: str
-    severity: Severity
-    message: str
-    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ LONGEST_S = 1e9
 """Longest wait, in seconds: as good as without end, and no lock or loop takes much more."""
 
 
-def check_seconds(key: str, value: object) -> None:
+def check_wait(key: str, value: object) -> None:
     """Check that *value* is 0 or more seconds, perhaps infinite.
 
     Raises:
@@ -34,7 +34,7 @@ def check_seconds(key: str, value: object) -> None:
 
 def _limit(timeout: float) -> float:
     """Return *timeout* as loops and locks take it. What is left of somebody's deadline may be negative."""
-    check_seconds("timeout", 0 if isinstance(timeout, int | float) and timeout < 0 else timeout)
+    check_wait("timeout", 0 if isinstance(timeout, int | float) and timeout < 0 else timeout)
     return min(max(timeout, 0.0), LONGEST_S)
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import click
 
-from token_keeper._model import Secret
+from token_keeper._secret import Secret
 from token_keeper.cli._group import SafeUsageError, fail
 
 MAX_INPUT = 16 * 1024 * 1024

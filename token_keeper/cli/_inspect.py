@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import click
 
-from token_keeper._model import Severity
+from token_keeper._finding import Severity
 from token_keeper.cli._group import SafeUsageError
 from token_keeper.cli._input import EXPECTABLE, Seconds, expectations, instant, read_secret, read_value
 from token_keeper.cli._output import Row, Section, span, write_json, write_page

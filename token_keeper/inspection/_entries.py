@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from token_keeper._model import DenialClass
+from token_keeper._finding import DenialClass
 
 if TYPE_CHECKING:
     from token_keeper.inspection._profile import Inspection
@@ -25,6 +25,26 @@ UNREADABLE = frozenset(
     }
 )
 """Findings after which nothing more is known of the token."""
+
+GENERAL = frozenset(
+    {
+        "too-long",
+        "empty",
+        "not-a-jwt",
+        "bad-characters",
+        "wrapped-json",
+        "bearer-prefix",
+        "surrounding-whitespace",
+        "exp-missing",
+        "exp-not-a-number",
+        "exp-in-milliseconds",
+        "expired",
+        "not-yet-valid",
+        "issued-after-expiry",
+        "signature-invalid",
+    }
+)
+"""Findings that the rules for any kind of token make; all others take rules of a vendor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +86,7 @@ class Entry:
         source: Whose code it is.
         config_on: Findings with which it means that the backend has to be fixed.
         products: Whom it comes from; what they need is expected of the token.
+        profile: The name of the profile that knows its causes.
     """
 
     code: int | str
@@ -76,3 +97,4 @@ class Entry:
     source: str
     config_on: frozenset[str] = frozenset()
     products: tuple[str, ...] = ()
+    profile: str = "auto"

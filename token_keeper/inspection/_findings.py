@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from token_keeper._model import Finding, Severity
+from token_keeper._finding import Finding, Severity
 
 HEX = frozenset("0123456789abcdef")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from token_keeper.inspection._entries import UNREADABLE, Cause, Entry
+from token_keeper.inspection._entries import GENERAL, UNREADABLE, Cause, Entry
 
 if TYPE_CHECKING:
     from token_keeper.inspection._profile import Inspection
@@ -57,6 +57,8 @@ def _is_visible(cause: Cause, inspection: Inspection) -> bool:
     if inspection.claims is None and cause.hidden_by >= UNREADABLE:
         # An opaque token says nothing of itself, though nothing is wrong with it.
         return False
+    if not inspection.has_vendor_rules and not cause.shown_by <= GENERAL:
+        return False
     return not cause.hidden_by & inspection.codes and cause.needs <= inspection.checked
 
 
@@ -73,6 +75,10 @@ def diagnosis(entry: Entry | None, inspection: Inspection | None) -> tuple[str, 
         for each in judged
         if each.certainty is Certainty.UNKNOWN
     ]
+    if entry and inspection and entry.profile != "auto" and not inspection.has_vendor_rules:
+        said.append(
+            f'With profile="{entry.profile}" the token would be judged by all that this code is about.'
+        )
     said.append(entry.where if entry else "The code is not known here: look into the log of whoever refused.")
     return tuple(said)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from token_keeper._model import DenialClass, Finding, Secret, Severity
+from token_keeper._finding import DenialClass, Finding, Severity
+from token_keeper._secret import Secret
 from token_keeper.inspection._expect import Expectations
 from token_keeper.inspection._findings import MAX_SHOWN, has_token, looks_secret, number
 from token_keeper.inspection._reading import Reading, looks_like_jwt, read
@@ -69,6 +70,7 @@ class Inspection:
         not_before: `nbf`, Unix seconds, if it is a number.
         findings: What was found, in the order of the rules.
         wrapped: Whether something was around the value that does not belong to it.
+        has_vendor_rules: Whether more was looked at than what holds for any kind of token.
         checked: What was compared beyond the token itself: names of
             expectations, and ``secret``.
     """
@@ -82,6 +84,7 @@ class Inspection:
     not_before: float | None = None
     findings: tuple[Finding, ...] = ()
     wrapped: bool = False
+    has_vendor_rules: bool = False
     checked: frozenset[str] = frozenset()
 
     @property
@@ -238,6 +241,7 @@ def apply(profile: Profile, context: Context) -> Inspection:
         not_before=number(context.claims, "nbf"),
         findings=alone[:1] or findings,
         wrapped=bool(reading.wrappings),
+        has_vendor_rules=bool(profile.expects),
         checked=context.expect.names | ({"secret"} if context.key and context.is_jwt else set()),
     )
 

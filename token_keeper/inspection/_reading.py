@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from token_keeper._model import Secret
+from token_keeper._secret import Secret
 
 MAX_LENGTH = 16_384
 """Longest token, in characters. HTTP servers rarely accept a header that long."""
@@ -109,7 +109,7 @@ def _outermost(value: str) -> tuple[Wrapping, str] | None:
     stripped = value.strip().strip("\ufeff\u200b").strip()
     if stripped != value:
         return Wrapping(code="surrounding-whitespace"), stripped
-    if bearer := _BEARER.match(value):
+    if bearer := _bearer(value):
         return Wrapping(code="bearer-prefix"), value[bearer.end() :]
     if value[:1] in {"{", "[", '"'}:
         document, flaw = _parse(value)
@@ -119,13 +119,13 @@ def _outermost(value: str) -> tuple[Wrapping, str] | None:
 
 def _token_in(document: object) -> tuple[Wrapping, str] | None:
     if isinstance(document, str):
-        return (Wrapping(code="wrapped-json"), document) if _WRAPPED_TEXT.match(document) else None
+        return (Wrapping(code="wrapped-json"), document) if _may_be_token(document) else None
     named: tuple[Wrapping, str] | None = None
     for path, name, text in _strings(document):
         found = Wrapping(code="wrapped-json", path=path), text
         if looks_like_jwt(_without_prefix(text)):
             return found
-        if named is None and name in USUAL_NAMES and _WRAPPED_TEXT.match(text):
+        if named is None and name in USUAL_NAMES and _may_be_token(text):
             named = found
     return named
 
@@ -147,7 +147,7 @@ def _strings(document: object) -> Iterable[tuple[str, str, str]]:
 
 def _joined(path: str, key: str) -> str:
     # A key of the document is foreign text, and may itself be a secret.
-    shown = key if _PLAIN_KEY.fullmatch(key) else "?"
+    shown = key if re.fullmatch(_PLAIN_KEY, key) else "?"
     return f"{path}.{shown}" if path else shown
 
 
@@ -157,9 +157,17 @@ def looks_like_jwt(text: str) -> bool:
     return len(segments) == 3 and not _object(segments[0])[1]
 
 
+def _bearer(value: str) -> re.Match[str] | None:
+    return re.match(_BEARER, value, re.IGNORECASE) if value[:1] in {"a", "A", "b", "B"} else None
+
+
+def _may_be_token(text: str) -> bool:
+    return re.match(_WRAPPED_TEXT, text, re.IGNORECASE) is not None
+
+
 def _without_prefix(text: str) -> str:
     stripped = text.strip()
-    bearer = _BEARER.match(stripped)
+    bearer = _bearer(stripped)
     return stripped[bearer.end() :] if bearer else stripped
 
 
@@ -246,7 +254,8 @@ def _children(node: object) -> Iterable[object]:
     return node if isinstance(node, list) else ()
 
 
-_BEARER = re.compile(r"(?:authorization\s*:\s*)?bearer(?:\s+|\s*:\s*|\Z)", re.IGNORECASE)
-_WRAPPED_TEXT = re.compile(r"\s*(?:[\x21-\x7e]+\s*\Z|bearer\s|[{\[\"])", re.IGNORECASE)
-_PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,23}")
+# Compiled when they are needed, which for most values is never: the command has to start quickly.
+_BEARER = r"(?:authorization\s*:\s*)?bearer(?:\s+|\s*:\s*|\Z)"
+_WRAPPED_TEXT = r"\s*(?:[\x21-\x7e]+\s*\Z|bearer\s|[{\[\"])"
+_PLAIN_KEY = r"[A-Za-z_][A-Za-z0-9_-]{0,23}"
 _BASE64URL = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")

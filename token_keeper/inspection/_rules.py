@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from token_keeper._model import Finding
+from token_keeper._finding import Finding
 from token_keeper.inspection._findings import error, number, seconds, shown, warning
 from token_keeper.inspection._profile import Context
 from token_keeper.inspection._reading import MAX_LENGTH

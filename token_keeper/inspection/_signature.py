@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from token_keeper._model import Finding, Secret
+from token_keeper._finding import Finding
+from token_keeper._secret import Secret
 from token_keeper.inspection._findings import error
 from token_keeper.inspection._profile import Context, Key
 from token_keeper.inspection._reading import is_canonical, signed_parts

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from token_keeper._model import DenialClass, Finding, Severity
+from token_keeper._finding import DenialClass, Finding, Severity
 from token_keeper.inspection import (
     Context,
     Expectations,

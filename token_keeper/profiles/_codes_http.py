@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from token_keeper._model import DenialClass
+from token_keeper._finding import DenialClass
 from token_keeper.inspection._entries import UNREADABLE, Cause, Entry
 
 _NO_TOKEN = Cause(

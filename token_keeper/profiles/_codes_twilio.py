@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from token_keeper._model import DenialClass
+from token_keeper._finding import DenialClass
 from token_keeper.inspection._entries import Cause, Entry
 from token_keeper.profiles import _causes as cause
 from token_keeper.profiles._twilio import ALONE
@@ -39,6 +39,7 @@ def _entry(code: int, title: str, meaning: DenialClass, causes: tuple[Cause, ...
         causes=causes,
         where=_DEBUGGER,
         source="Twilio",
+        profile="twilio",
         config_on=_MALFORMED if code == 51130 else frozenset(),
         products=("voice",) if code // 100 == 312 else (),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
-from token_keeper._model import DenialClass
+from token_keeper._finding import DenialClass
 from token_keeper.inspection._entries import Cause, Entry
 from token_keeper.profiles._catalogue import CATALOGUE
 

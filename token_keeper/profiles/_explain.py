@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from token_keeper._errors import ConfigError
-from token_keeper._model import DenialClass, Secret
+from token_keeper._finding import DenialClass
+from token_keeper._secret import Secret
 from token_keeper.inspection._entries import Cause, Entry
 from token_keeper.inspection._expect import Expectations
 from token_keeper.inspection._judge import Certainty, JudgedCause, judge
@@ -90,7 +91,7 @@ def explain(  # noqa: PLR0913 # All but the first two are keywords.
             "code", f"unknown; known are {', '.join(str(each) for each in catalogue.catalogue())}"
         )
     if profile is None:
-        profile = "twilio" if entry.source == "Twilio" else "auto"
+        profile = entry.profile
     rules = profile_named(profile) if isinstance(profile, str) else profile
     inspection = (
         None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from token_keeper._errors import ConfigError
-from token_keeper._model import Secret
+from token_keeper._secret import Secret
 from token_keeper.inspection import _rules as rules
 from token_keeper.inspection._expect import Expectations
 from token_keeper.inspection._profile import Inspection, Key, Profile

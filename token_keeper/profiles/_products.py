@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from token_keeper._model import Finding, Secret
+from token_keeper._finding import Finding
+from token_keeper._secret import Secret
 from token_keeper.inspection._expect import Expectations
 from token_keeper.inspection._profile import Context, Key, apply
 from token_keeper.inspection._reading import read

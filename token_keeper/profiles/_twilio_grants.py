@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from token_keeper._model import Finding
+from token_keeper._finding import Finding
 from token_keeper.inspection._findings import error, shown, warning
 from token_keeper.inspection._profile import Context
 from token_keeper.profiles._twilio import is_sid

@@ -121,7 +121,7 @@ class _SharedClients:
         self._contexts: WeakValueDictionary[str, ssl.SSLContext] = WeakValueDictionary()
         fork.watch(self)
 
-    def forked(self) -> None:
+    def _after_fork(self) -> None:
         """Replace the lock: a thread of the parent may have held it at the fork."""
         self._lock = threading.Lock()
 

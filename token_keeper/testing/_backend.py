@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from token_keeper.testing._backend_faults import BackendFault, misbehave, send_whole
 from token_keeper.testing._backend_wire import HEAD_LIMIT, ReceivedRequest, read_request, usual_token
-from token_keeper.testing._loopback import LoopThread, bound_socket
+from token_keeper.testing._loopback import ServerThread, bound_socket
 
 _KEPT: Final = 10_000
 
@@ -92,7 +92,7 @@ class FakeBackend:
         self._news = threading.Condition()
         self._received = 0
         self._port = 0
-        self._thread = LoopThread("fake-backend")
+        self._thread = ServerThread("fake-backend")
         self._listener: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._talks: set[asyncio.Task[None]] = set()

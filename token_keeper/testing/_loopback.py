@@ -13,7 +13,7 @@ T = TypeVar("T")
 _COMMAND_TIMEOUT_S: Final = 5.0
 
 
-class LoopThread:
+class ServerThread:
     """Runs coroutines for other threads, one loop for all of them.
 
     Args:

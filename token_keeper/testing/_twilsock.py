@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from token_keeper._model import Secret
-from token_keeper.testing._loopback import LoopThread, bound_socket
+from token_keeper.testing._loopback import ServerThread, bound_socket
 from token_keeper.testing._mint import KEY, mint
 from token_keeper.testing._twilsock_hub import Decision, Hub, Rules, TwilsockFault
 from token_keeper.testing._twilsock_judge import (
@@ -79,7 +79,7 @@ class FakeTwilsock:
         self._news = threading.Condition()
         self._counts: dict[str, int] = {}
         self._live = 0
-        self._thread = LoopThread("fake-twilsock")
+        self._thread = ServerThread("fake-twilsock")
         self._hub: Hub | None = None
         self._hold: socket.socket | None = None
         self._port = 0
