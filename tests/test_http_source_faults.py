@@ -44,7 +44,7 @@ def test_a_success_without_a_token_is_a_response_error(backend, fault, said):
 
     assert isinstance(error, ResponseError)
     assert said in str(error)
-    assert "the current token stays" in str(error)
+    assert "a valid token stays" in str(error)
     assert len(backend.requests) == 1
 
 

@@ -305,4 +305,4 @@ def _at_expires_path(document: object, path: str) -> tuple[float | None, float |
 
 
 def _problem(found: str, remedy: str) -> ResponseError:
-    return ResponseError(f"{found}; the current token stays. {remedy}")
+    return ResponseError(f"{found}; a valid token stays. {remedy}")

@@ -125,7 +125,7 @@ class AsyncTokenKeeper(Face):
             timeout: Seconds to wait at most.
 
         Raises:
-            FetchError: If the fetch failed; the current token stays.
+            FetchError: If the fetch failed; a valid token stays.
             TokenUnavailable: If it did not end in time.
             ConfigError: If the keeper has no source.
             KeeperClosed: Before the start, after the end, or in a forked child.

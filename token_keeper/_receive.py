@@ -98,7 +98,7 @@ def receive(
         only_early = all(finding.code == "not-yet-valid" for finding in errors)
         raise ResponseError(
             f"the backend's token cannot work and was not published ({_listed(errors)}); "
-            f"a current token stays. {errors[0].hint}",
+            f"a valid token stays. {errors[0].hint}",
             findings=received.findings,
             retry_within=received.not_before - now if only_early and received.not_before else None,
         )

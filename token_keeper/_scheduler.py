@@ -42,7 +42,7 @@ TICK_S = 5.0
 TURNS_AT_ONCE = 100
 """Turns before whatever else runs in the loop, such as fetches, gets one."""
 LOOP_ENDED = "the event loop that the keeper was started in has ended: close the keeper before its loop"
-CANCELLED = "the fetch was cancelled; the current token stays. The keeper tries again by itself"
+CANCELLED = "the fetch was cancelled; a valid token stays. The keeper tries again by itself"
 CANCEL_GRACE_S = 1.0
 """How long a fetch that was cancelled may take to notice."""
 
@@ -235,7 +235,7 @@ class Scheduler:
             self.failures += 1
             self._log.error("fetchCrashed", name=kept.name, exc_info=True)
             failed = TransientFetchError(
-                f"the source raised {type(error).__name__}; the current token stays. See the cause"
+                f"the source raised {type(error).__name__}; a valid token stays. See the cause"
             )
             failed.__cause__ = as_cause(error)
             self._fail(charge, order, failed)
@@ -267,7 +267,7 @@ class Scheduler:
             if not charge.call.done():
                 raise TransientFetchError(
                     "the source's previous call does not end although it was cancelled; "
-                    "the current token stays. Make the source heed cancellation",
+                    "a valid token stays. Make the source heed cancellation",
                     timed_out=True,
                 )
         call = charge.call = self._loop.create_task(_asked(source, order.tries))
@@ -279,13 +279,13 @@ class Scheduler:
                 call.cancel()
         if not call.done():
             raise TransientFetchError(
-                f"the source did not answer within {order.timeout_s:.1f} s; the current token stays. "
+                f"the source did not answer within {order.timeout_s:.1f} s; a valid token stays. "
                 "If it usually takes longer, raise fetch_timeout_s",
                 timed_out=True,
             )
         if call.cancelled():
             raise TransientFetchError(
-                "the source cancelled its own fetch; the current token stays. "
+                "the source cancelled its own fetch; a valid token stays. "
                 "Let it raise TransientFetchError instead"
             )
         return call.result()
@@ -300,14 +300,14 @@ async def _asked(source: Source, tries: int) -> Issued:
     except SystemExit as error:
         # In a task it would end the whole event loop.
         raise TransientFetchError(
-            "the source wanted to end the program; the current token stays. See the cause"
+            "the source wanted to end the program; a valid token stays. See the cause"
         ) from as_cause(error)
     if isinstance(issued, Issued) and isinstance(issued.secret, Secret):
         return issued
     found = type(issued.secret if isinstance(issued, Issued) else issued).__name__
     del issued  # A traceback shows the locals of its frames.
     raise ResponseError(
-        f"the source returned {found}; the current token stays. Let it return Issued(secret=Secret(token))"
+        f"the source returned {found}; a valid token stays. Let it return Issued(secret=Secret(token))"
     )
 
 

@@ -15,7 +15,7 @@ from token_keeper.doctor._report import Status, Step, finding_dict, worst
 from token_keeper.doctor._words import length, listed
 from token_keeper.inspection import Expectations, Inspection, Profile
 
-_STAYS: Final = "; the current token stays. "
+_STAYS: Final = "; a valid token stays. "
 _PLACES: Final = {
     "": "the answer is the token, as plain text",
     "@": "the answer is the token, as a JSON string",

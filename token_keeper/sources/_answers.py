@@ -63,7 +63,7 @@ def token_in(answer: Answer, place: TokenPlace) -> Issued:
             raise answer.problem
         return place.issued(answer.text or "", server_time=answer.server_time)
     if answer.status < 400:
-        raise ResponseError(f"the backend answered {answer.status}; the current token stays. Check the URL")
+        raise ResponseError(f"the backend answered {answer.status}; a valid token stays. Check the URL")
     wait = retry_after(answer.headers, now=answer.received_at)
     document = parse_json(answer.text or "")
     code = error_code(document)
@@ -81,7 +81,7 @@ def _message(answer: Answer, code: str | None) -> str:
         answer.status,
         "Check headers, params and body" if answer.status < 500 else "The keeper tries again by itself",
     )
-    return f"the backend answered {answer.status}{detail}; the current token stays. {hint}"
+    return f"the backend answered {answer.status}{detail}; a valid token stays. {hint}"
 
 
 def _is_page(answer: Answer) -> bool:

@@ -88,13 +88,13 @@ class CallableSource:
             return without_traces(error)
         except TimeoutError:
             message = (
-                f"the source's function did not return within {self._timeout:g} s; the current token stays. "
+                f"the source's function did not return within {self._timeout:g} s; a valid token stays. "
                 "If it usually takes longer, raise timeout"
             )
             return TransientFetchError(message, timed_out=True)
         except Exception as error:  # noqa: BLE001 - A mapping of the user's may raise anything.
             problem = ResponseError(
-                f"the source's function returned what cannot be read; the current token stays. {_REMEDY}"
+                f"the source's function returned what cannot be read; a valid token stays. {_REMEDY}"
             )
             problem.__cause__ = as_cause(error)
             return problem
@@ -104,14 +104,14 @@ class CallableSource:
             if not isinstance(answer.secret, Secret):
                 raise ResponseError(
                     f"the source's function returned an Issued with a {type(answer.secret).__name__}; "
-                    "the current token stays. Let it return Issued(secret=Secret(token))"
+                    "a valid token stays. Let it return Issued(secret=Secret(token))"
                 )
             if answer.default_lifetime_s is None:
                 return replace(answer, default_lifetime_s=self._place.default_lifetime)
             return answer
         if not isinstance(answer, str | Mapping | list):
             raise ResponseError(
-                f"the source's function returned {type(answer).__name__}; the current token stays. {_REMEDY}"
+                f"the source's function returned {type(answer).__name__}; a valid token stays. {_REMEDY}"
             )
         return self._place.issued(answer)
 

@@ -48,7 +48,7 @@ class Callback:
         if isinstance(failure, FetchError):
             raise without_traces(failure)
         raise TransientFetchError(
-            f"{self._name} raised {type(failure).__name__}; the current token stays. "
+            f"{self._name} raised {type(failure).__name__}; a valid token stays. "
             "The exception is this one's __cause__"
         ) from as_cause(failure)
 
@@ -64,7 +64,7 @@ class Callback:
         if self._call is not None and self._call.is_running():
             problem = TransientFetchError(
                 f"{self._name} has not returned since an earlier fetch, so it was not called again; "
-                "the current token stays. Give it a timeout of its own",
+                "a valid token stays. Give it a timeout of its own",
                 timed_out=True,
             )
             return None, problem

@@ -105,7 +105,7 @@ class ClientLease:
         except (OSError, ssl.SSLError) as error:
             raise TransientFetchError(
                 f"ca_file, client_cert or client_key cannot be used ({type(error).__name__}); "
-                "the current token stays. "
+                "a valid token stays. "
                 "Check that they are readable, in PEM, without a passphrase, and belong together"
             ) from as_cause(error)
         return self._own

@@ -65,7 +65,7 @@ async def ask(client: Any, question: Question) -> Answer:
             await response.aclose()
         _check_redirect(origin, _origin(request.url))
     raise ResponseError(
-        f"the backend redirects more than {_MOST_REDIRECTS} times; the current token stays. Check the URL"
+        f"the backend redirects more than {_MOST_REDIRECTS} times; a valid token stays. Check the URL"
     )
 
 
@@ -237,7 +237,7 @@ def _check_redirect(origin: str, target: str) -> None:
         shown = f" ({target})" if _HOST_ONLY.fullmatch(target) else ""
         raise ResponseError(
             f"the backend redirects to another origin{shown}, where the credentials do not go; "
-            "the current token stays. If that is right, make it the URL"
+            "a valid token stays. If that is right, make it the URL"
         )
 
 
@@ -246,4 +246,4 @@ def _too_large() -> ResponseError:
 
 
 def _unreadable(what: str, remedy: str) -> ResponseError:
-    return ResponseError(f"the answer is {what}; the current token stays. {remedy}")
+    return ResponseError(f"the answer is {what}; a valid token stays. {remedy}")

@@ -168,7 +168,7 @@ class HttpSource:
             remedy = "Its __cause__ says more" if cause else f"Check what the functions for {_NAMES} return"
             problem = TransientFetchError(
                 f"the fetch from {self.origin} failed with {type(error).__name__}; "
-                f"the current token stays. {remedy}"
+                f"a valid token stays. {remedy}"
             )
             problem.__cause__ = cause
             return problem
@@ -180,7 +180,7 @@ class HttpSource:
         except TimeoutError:
             raise TransientFetchError(
                 f"a function for {_NAMES} did not return within {self._timeout:g} s; "
-                "the current token stays. If it usually takes longer, raise timeout",
+                "a valid token stays. If it usually takes longer, raise timeout",
                 timed_out=True,
             ) from None
         return Question(
@@ -200,7 +200,7 @@ class HttpSource:
             if not settings.is_header_value(value):
                 raise TransientFetchError(
                     f"headers[{name!r}]: the function returned what no header can hold; "
-                    "the current token stays. Let it return a string of visible ASCII"
+                    "a valid token stays. Let it return a string of visible ASCII"
                 )
         set_already = {name.lower() for name in given}
         ours = {"Accept-Encoding": "identity"} if self._is_passed_in else _HEADERS

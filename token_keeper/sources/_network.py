@@ -25,7 +25,7 @@ def network_problem(error: BaseException, package: ModuleType, origin: str) -> T
     causes = list(chained(error))
     found, remedy, cause = _system_problem(causes, origin) or _package_problem(error, package, origin)
     is_timeout = isinstance(error, package.TimeoutException) or isinstance(cause, TimeoutError)
-    problem = TransientFetchError(f"{found}; the current token stays. {remedy}", timed_out=is_timeout)
+    problem = TransientFetchError(f"{found}; a valid token stays. {remedy}", timed_out=is_timeout)
     problem.__cause__ = as_cause(cause)
     return problem
 
@@ -33,7 +33,7 @@ def network_problem(error: BaseException, package: ModuleType, origin: str) -> T
 def too_slow(origin: str, seconds: float) -> TransientFetchError:
     """Return the failure of a backend that did not answer in time."""
     return TransientFetchError(
-        f"{origin} timed out: no complete answer within {seconds:g} s; the current token stays. "
+        f"{origin} timed out: no complete answer within {seconds:g} s; a valid token stays. "
         "If it usually takes longer, raise timeout",
         timed_out=True,
     )
