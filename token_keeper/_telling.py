@@ -8,6 +8,7 @@ from __future__ import annotations
 from token_keeper._inputs import Announce, Fetched
 from token_keeper._kept import KeptToken
 from token_keeper._listeners import Listeners
+from token_keeper._machine import fetch_due
 from token_keeper._model import DenialClass, EventKind, Finding, Issued, Severity, Snapshot, Token, Verdict
 from token_keeper._receive import receive
 from token_keeper._state import NEVER
@@ -30,6 +31,7 @@ _LEVELS = {
     EventKind.REFRESH_REFUSED: "error",
     EventKind.RECOVERY_FAILED: "error",
 }
+_TRIED_AGAIN = {EventKind.REFRESH_FAILED, EventKind.REFRESH_REFUSED, EventKind.RECOVERY_FAILED}
 
 
 class Teller:
@@ -75,6 +77,8 @@ class Teller:
             values["expires_in"] = round(current.remaining_s(now.boot), 1)
         if event.failures:
             values["failures"] = event.failures
+        if event.kind in _TRIED_AGAIN and (due := fetch_due(self._kept.state, self._kept.policy)) != NEVER:
+            values["next_attempt_in"] = round(max(due - now.boot, 0.0), 1)
         values |= {"error": event.error, "verdict": event.verdict, "by": told.by or None}
         values["diagnosis"] = "; ".join(diagnosis) or None
         log = getattr(self._log, _LEVELS.get(event.kind, "warning"))
