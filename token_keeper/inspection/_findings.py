@@ -61,7 +61,7 @@ def looks_secret(value: str) -> bool:
 
 
 def has_token(value: str) -> bool:
-    """Whether a JWT stands somewhere in *value*, whole or not. Its segments begin with the base64 of a brace."""
+    """Whether a JWT stands somewhere in *value*, whole or not: two segments that begin with a brace."""
     return 0 <= value.find("eyJ") < value.rfind(".eyJ")
 
 

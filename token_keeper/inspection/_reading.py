@@ -153,7 +153,7 @@ def _joined(path: str, key: str) -> str:
 
 def looks_like_jwt(text: str) -> bool:
     """Whether *text* has three segments between dots, the first of them a JSON object."""
-    segments = text.split(".")
+    segments = text.split(".", 3)
     return len(segments) == 3 and not _object(segments[0])[1]
 
 
