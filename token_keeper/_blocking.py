@@ -6,21 +6,17 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from token_keeper import _questions as questions
-from token_keeper._clock import Clock
 from token_keeper._errors import TokenUnavailable
 from token_keeper._face import CLOSE_S, DRAIN_S, Face, check_reporter
 from token_keeper._home import JOIN_S, Home, LoopThread
 from token_keeper._inputs import Started
 from token_keeper._kept import KeptToken
-from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._waiting import block_for_answer, check_wait
-from token_keeper.inspection import Expectations, Profile
-from token_keeper.sources import Source
 
 
 class TokenKeeper(Face):
@@ -48,32 +44,8 @@ class TokenKeeper(Face):
         ConfigError: If an argument cannot work.
     """
 
-    def __init__(  # noqa: PLR0913 - the contract's constructor
-        self,
-        source: Source | None = None,
-        *,
-        policy: RefreshPolicy = DEFAULT_POLICY,
-        profile: str | Profile = "auto",
-        expect: Mapping[str, object] | Expectations | None = None,
-        name: str = "token",
-        start_timeout: float = 30.0,
-        clock: Clock | None = None,
-        logger: Any = None,
-    ) -> None:
-        super().__init__(
-            source,
-            policy=policy,
-            profile=profile,
-            expect=expect,
-            name=name,
-            start_timeout=start_timeout,
-            clock=clock,
-            logger=logger,
-            sync_in_thread=True,
-        )
-        self._thread: LoopThread | None = None
-        # Reentrant: a signal handler may close a keeper that its thread just starts or closes.
-        self._turn = threading.RLock()
+    _sync_in_thread = True
+    _thread: LoopThread | None = None
 
     def start(self) -> None:
         """Start the keeper and wait for the first token. Does nothing the second time.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from token_keeper import _fork as fork
 from token_keeper import _questions as questions
@@ -20,7 +21,7 @@ from token_keeper._inputs import TokenAccepted
 from token_keeper._kept import KeptToken
 from token_keeper._listeners import Listener, Listeners
 from token_keeper._model import DenialClass, EventKind, Secret, Snapshot, Token, Verdict
-from token_keeper._policy import RefreshPolicy
+from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._receive import clock_skew, supplied
 from token_keeper._scheduler import Charge
 from token_keeper._telling import Teller
@@ -47,18 +48,20 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class Face:
     """The part of a keeper that never waits; see the two keepers for how to use it."""
 
+    _sync_in_thread: ClassVar[bool]
+    """Whether sync listeners run in a thread of their own, not in the event loop."""
+
     def __init__(  # noqa: PLR0913 - the contract's constructor
         self,
-        source: Source | None,
+        source: Source | None = None,
         *,
-        policy: RefreshPolicy,
-        profile: str | Profile,
-        expect: Mapping[str, object] | Expectations | None,
-        name: str,
-        start_timeout: float,
-        clock: Clock | None,
-        logger: Any,
-        sync_in_thread: bool,
+        policy: RefreshPolicy = DEFAULT_POLICY,
+        profile: str | Profile = "auto",
+        expect: Mapping[str, object] | Expectations | None = None,
+        name: str = "token",
+        start_timeout: float = 30.0,
+        clock: Clock | None = None,
+        logger: Any = None,
     ) -> None:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise ConfigError("name", "must be 1 to 64 letters, digits, dots, hyphens or underscores")
@@ -75,10 +78,12 @@ class Face:
         self._profile = profile_named(profile) if isinstance(profile, str) else profile
         self._expect = self._profile.expectations(expect)
         self._log = keeper_logger(logger, name=name)
-        self._listeners = Listeners(log=self._log, sync_in_thread=sync_in_thread)
+        self._listeners = Listeners(log=self._log, sync_in_thread=self._sync_in_thread)
         self._kept = KeptToken(name, policy=policy, clock=self._clock, sourced=source is not None)
         self._teller = Teller(self._kept, self._profile, self._expect, self._log, self._listeners)
         self._home: Home | None = None
+        # For starts and ends in threads. Reentrant: a signal handler may close what its thread just starts.
+        self._turn = threading.RLock()
         fork.watch(self)
 
     def _after_fork(self) -> None:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from token_keeper import _questions as questions
-from token_keeper._clock import Clock
 from token_keeper._errors import TokenUnavailable
 from token_keeper._face import Face, check_reporter
 from token_keeper._home import Home
 from token_keeper._inputs import Started
 from token_keeper._kept import KeptToken
-from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._waiting import answer, check_wait
-from token_keeper.inspection import Expectations, Profile
-from token_keeper.sources import Source
 
 
 class AsyncTokenKeeper(Face):
@@ -44,29 +39,7 @@ class AsyncTokenKeeper(Face):
         ConfigError: If an argument cannot work.
     """
 
-    def __init__(  # noqa: PLR0913 - the contract's constructor
-        self,
-        source: Source | None = None,
-        *,
-        policy: RefreshPolicy = DEFAULT_POLICY,
-        profile: str | Profile = "auto",
-        expect: Mapping[str, object] | Expectations | None = None,
-        name: str = "token",
-        start_timeout: float = 30.0,
-        clock: Clock | None = None,
-        logger: Any = None,
-    ) -> None:
-        super().__init__(
-            source,
-            policy=policy,
-            profile=profile,
-            expect=expect,
-            name=name,
-            start_timeout=start_timeout,
-            clock=clock,
-            logger=logger,
-            sync_in_thread=False,
-        )
+    _sync_in_thread = False
 
     async def start(self) -> None:
         """Start the keeper and wait for the first token. Does nothing the second time.
