@@ -193,4 +193,7 @@ def in_terminal(*args, typed=b"", columns=100, **settings):
                     typed = b""
         except OSError:  # Linux says so when nobody has the other end of a terminal any more.
             os.close(terminal)
+        except BaseException:
+            program.kill()  # Else the end of the `with` waits for it.
+            raise
     return shown, program.returncode
