@@ -1,6 +1,7 @@
 """The keeper for event loops, on the virtual loop: hours in milliseconds."""
 
 import asyncio
+import logging
 import pickle
 import threading
 from collections.abc import Callable, Coroutine
@@ -132,6 +133,22 @@ def test_a_start_does_not_wait_for_a_backend_that_refuses() -> None:
             await AsyncTokenKeeper(ScriptedSource(RefusedError("invalid_client")), clock=clock).start()
         assert clock.monotonic() - began < 1
 
+    run(main)
+
+
+def test_the_probes_of_a_backend_that_refuses_are_no_events_but_debug_lines(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main(clock: VirtualClock) -> None:
+        source = ScriptedSource(fresh(clock), RefusedError("invalid_grant"))
+        async with AsyncTokenKeeper(source, clock=clock, policy=NO_SPLAY):
+            await asyncio.sleep(2 * HOUR)
+        probes = len(source.calls) - 1
+        lines = [record.getMessage().split()[0] for record in caplog.records]
+        assert probes > 5
+        assert (lines.count("refreshRefused"), lines.count("fetchFailed")) == (1, probes)
+
+    caplog.set_level(logging.DEBUG)
     run(main)
 
 

@@ -242,6 +242,7 @@ class Scheduler:
 
     def _fail(self, charge: Charge, order: StartFetch, error: FetchError) -> None:
         plain = without_traces(error)
+        self._log.debug("fetchFailed", name=charge.kept.name, error=str(plain))
         try:
             charge.kept.post(FetchFailed(order.fetch_id, Failure.of(error)), failure=plain)
         except KeeperClosed:
