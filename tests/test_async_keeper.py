@@ -126,6 +126,15 @@ def test_a_start_without_a_token_says_why_and_closes_the_keeper() -> None:
     run(main)
 
 
+def test_a_start_that_is_cut_short_says_that_the_fetch_had_not_ended() -> None:
+    async def main(clock: VirtualClock) -> None:
+        source = ScriptedSource(fresh(clock), takes_s=20.0)
+        with pytest.raises(TokenUnavailable, match=r"within 5 s.*first fetch had not ended"):
+            await AsyncTokenKeeper(source, clock=clock, start_timeout=5).start()
+
+    run(main)
+
+
 def test_a_start_does_not_wait_for_a_backend_that_refuses() -> None:
     async def main(clock: VirtualClock) -> None:
         began = clock.monotonic()

@@ -66,10 +66,9 @@ class TokenKeeper(Face):
                     self._kept, partial(questions.first, self._kept), timeout=self._start_timeout
                 )
         except TokenUnavailable as error:
+            waited = round(time.monotonic() - began, 2)
             self.close()
-            raise questions.unavailable(
-                self._kept, "", waited=round(time.monotonic() - began, 2)
-            ) from error.__cause__
+            raise questions.unavailable(self._kept, "", waited=waited) from error.__cause__
         except BaseException:
             self.close()
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from functools import partial
 from typing import Self
 
@@ -56,14 +56,14 @@ class AsyncTokenKeeper(Face):
         self._kept.post(Started())
         if self._source is None or not self._start_timeout:
             return
-        began = time.monotonic()
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             await answer(self._kept, partial(questions.first, self._kept), timeout=self._start_timeout)
         except TokenUnavailable as error:
+            waited = round(clock() - began, 2)
             await self.close()
-            raise questions.unavailable(
-                self._kept, "", waited=round(time.monotonic() - began, 2)
-            ) from error.__cause__
+            raise questions.unavailable(self._kept, "", waited=waited) from error.__cause__
         except BaseException:
             await self.close()
             raise

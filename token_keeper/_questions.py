@@ -87,6 +87,8 @@ def unavailable(kept: KeptToken, by: str = "", waited: float = 0.0) -> TokenUnav
         parts.append(f"the fetch failed {times}, last because: {state.last_error}")
     due = fetch_due(state, kept.policy)
     if kept.gone is not None:
+        if not state.failures:
+            parts.append("the first fetch had not ended yet, see whether the backend answers")
         parts.append("so the start failed, and the keeper is closed; start_timeout=0 starts all the same")
     elif state.phase is Phase.FETCHING:
         parts.append("a fetch is under way")

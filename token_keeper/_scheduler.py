@@ -82,8 +82,6 @@ class Scheduler:
         """Turns that raised."""
         self.jumps = 0
         """Jumps of a clock."""
-        self.ticked_at = clock.boot()
-        """Boot time of the last look at the clocks."""
         self._clock = clock
         self._log = log
         self._slots = slots or Slots()
@@ -142,7 +140,6 @@ class Scheduler:
         wall, boot, awake = self._clock.wall(), self._clock.boot(), self._clock.monotonic()
         was_wall, was_boot, was_awake = self._seen
         self._seen = (wall, boot, awake)
-        self.ticked_at = boot
         moved = (wall - was_wall) - (boot - was_boot)
         asleep = (boot - was_boot) - (awake - was_awake)
         if not has_jumped(moved) and not has_jumped(asleep):
