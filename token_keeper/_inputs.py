@@ -113,7 +113,13 @@ class RefreshRequested:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsChanged:
-    """What the source shows to the backend is new: its former answers say nothing any more."""
+    """What the source shows to the backend is new: its former answers say nothing any more.
+
+    *keeps*: the current token serves until its successor comes. Else it is not what is wanted
+    any more, and is withdrawn.
+    """
+
+    keeps: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def _react(  # noqa: C901 - one arm for each input, no more
         case RefreshRequested():
             return _ask(state, now), ()
         case CredentialsChanged():
-            return _renounce(state, now)
+            return _renounce(state, what, now)
         case TokenSupplied():
             return _supplied(state, what, now, policy)
         case ClockJumped():
@@ -136,11 +136,12 @@ def _ask(state: State, now: Moment) -> State:
     return state if joins or not state.sourced else replace(state, asked=now.boot)
 
 
-def _renounce(state: State, now: Moment) -> tuple[State, Effects]:
+def _renounce(state: State, what: CredentialsChanged, now: Moment) -> tuple[State, Effects]:
     state, effects = _cancel(state, now)
     state = moved(
         state,
         Phase.WAITING,
+        current=state.current if what.keeps else None,
         streak=None,
         floor=-NEVER,
         settling=None,

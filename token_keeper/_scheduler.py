@@ -82,6 +82,8 @@ class Scheduler:
         """Turns that raised."""
         self.jumps = 0
         """Jumps of a clock."""
+        self.ticked_at = clock.monotonic()
+        """When it last looked at the clocks, in seconds of the monotonic one."""
         self._clock = clock
         self._log = log
         self._slots = slots or Slots()
@@ -138,6 +140,7 @@ class Scheduler:
 
     def _compare_clocks(self) -> None:
         wall, boot, awake = self._clock.wall(), self._clock.boot(), self._clock.monotonic()
+        self.ticked_at = awake
         was_wall, was_boot, was_awake = self._seen
         self._seen = (wall, boot, awake)
         moved = (wall - was_wall) - (boot - was_boot)

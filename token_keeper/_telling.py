@@ -59,6 +59,15 @@ class Teller:
         self._last_code: int | str | None = None
         self._last_reason: str | None = None
 
+    def judge_by(self, profile: Profile, expect: Expectations) -> bool:
+        """Use other rules from now on. Returns whether the current token passes them."""
+        self._profile, self._expect = profile, expect
+        current = self._kept.state.current
+        if current is None:
+            return True
+        wall = self._kept.moment().wall + current.skew_s
+        return profile.inspect(current.token.secret, now=wall, expectations=expect).valid
+
     def receive(self, fetch_id: int, issued: Issued) -> Fetched:
         """Inspect what a source issued. Raises `ResponseError` if it cannot work."""
         received = receive(issued, profile=self._profile, expect=self._expect, wall=self._kept.moment().wall)
