@@ -443,6 +443,18 @@ def test_new_credentials_cancel_the_fetch_and_ask_again() -> None:
     assert sim.snapshot.generation == 1
 
 
+def test_a_token_that_is_not_wanted_any_more_is_withdrawn_and_its_successor_counts_on() -> None:
+    sim = Simulation(minting(), fetch_s=5)
+    sim.run_for(10)
+    sim.post(CredentialsChanged(keeps=False))
+
+    assert sim.usable() is None
+    assert sim.snapshot.status == "absent"
+    sim.run_for(10)
+    assert sim.snapshot.generation == 2
+    assert sim.names() == ["tokenUpdated", "tokenUpdated"]
+
+
 def test_new_credentials_forget_how_the_source_caches() -> None:
     sim = Simulation(chain(caching(HOUR, renews_in_last_s=60)), policy=PLAIN)
     sim.run_for(2 * HOUR)

@@ -236,9 +236,9 @@ class Histories(RuleBasedStateMachine):
     def somebody_wants_a_refresh(self) -> None:
         self.sim.refresh()
 
-    @rule()
-    def credentials_change(self) -> None:
-        self.sim.post(CredentialsChanged())
+    @rule(keeps=st.booleans())
+    def credentials_change(self, keeps: bool) -> None:  # noqa: FBT001 - drawn by name
+        self.sim.post(CredentialsChanged(keeps=keeps))
 
     @rule(seconds=st.floats(-2 * HOUR, 2 * HOUR))
     def the_wall_clock_is_set(self, seconds: float) -> None:

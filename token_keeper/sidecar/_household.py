@@ -13,6 +13,7 @@ from token_keeper._clock import Clock, SystemClock
 from token_keeper._model import TokenEvent
 from token_keeper._scheduler import CANCEL_GRACE_S, TICK_S, Scheduler
 from token_keeper.logs import keeper_logger
+from token_keeper.sidecar._crew import Crew
 from token_keeper.sidecar._deliveries import Deliveries
 from token_keeper.sidecar._event_log import EventLog
 from token_keeper.sidecar._served import ServedToken, TokenParts
@@ -61,6 +62,7 @@ class Household:
         self.events = EventLog(self.start)
         self._parts = parts
         self._deliveries: dict[str, Deliveries] = {}
+        self._crew = Crew(self._clock)
         self._scheduler: Scheduler | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -133,13 +135,14 @@ class Household:
         for name in removed:
             await self._deliveries.pop(name).close()
             await before[name].end()
+        self.events.forget(removed)
         self._parts = parts
         kept = tuple(name for name in wanted if name in before and name not in changed)
         return Changes(added=added, changed=changed, removed=removed, unchanged=kept)
 
     def _opened(self, parts: TokenParts) -> ServedToken:
         served = ServedToken(parts, clock=self._clock, logger=self._logger)
-        deliveries = Deliveries(served, start=self.start, logger=self._logger)
+        deliveries = Deliveries(served, start=self.start, logger=self._logger, crew=self._crew)
         self._deliveries[parts.name] = deliveries
         served.on()(self._heard)
         return served
