@@ -23,6 +23,7 @@ from pathlib import Path
 
 from report import heading, machine, note, table
 
+COMMAND = str(Path(sys.executable).with_name("token-keeper"))
 BACKEND = """
 import sys
 from token_keeper.testing import FakeBackend
@@ -48,7 +49,7 @@ def backend(lifetime_s: float) -> Iterator[str]:
 
 def rows(socket_path: Path) -> list[dict[str, object]]:
     """Return how the tokens are, or nothing if nobody answers."""
-    command = [sys.executable, "-m", "token_keeper.cli", "status", "--json", "--socket", str(socket_path)]
+    command = [COMMAND, "status", "--json", "--socket", str(socket_path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     return json.loads(done.stdout)["tokens"] if done.stdout else []
 
@@ -69,7 +70,7 @@ def serve(tokens: int, lifetime_s: float, seconds: float) -> int:
         text += "".join(TOKEN.format(number=number, url=url) for number in range(tokens))
         (directory / "keeper.toml").write_text(text)
         log = directory / "log"
-        command = [sys.executable, "-m", "token_keeper.cli", "serve", "--config", f"{directory}/keeper.toml"]
+        command = [COMMAND, "serve", "--config", f"{directory}/keeper.toml"]
         with log.open("w") as stderr, subprocess.Popen(command, stderr=stderr) as process:
             began = time.monotonic()
             while True:

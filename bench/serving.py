@@ -22,6 +22,7 @@ import peers
 from fetches import backend
 from report import Figures, heading, note, run, table, times
 
+COMMAND = str(Path(sys.executable).with_name("token-keeper"))
 ROUNDS = 3
 SECONDS = 2.0
 CONNECTIONS = 32
@@ -60,12 +61,9 @@ def free_port() -> int:
     return port
 
 
-def request(path: str, **headers: str) -> bytes:
-    lines = [
-        f"GET {path} HTTP/1.1",
-        "Host: localhost",
-        *(f"{name}: {text}" for name, text in headers.items()),
-    ]
+def request(path: str, host: str = "localhost", **headers: str) -> bytes:
+    own = (f"{name}: {text}" for name, text in headers.items())
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", *own]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -102,6 +100,8 @@ def wait_for(server: Server) -> None:
 def running(server: Server) -> Iterator[subprocess.Popen[bytes]]:
     """Run *server* on the first core."""
     pinned = ["taskset", "-c", "0", *server.command] if shutil.which("taskset") else list(server.command)
+    if server.family == "unix":
+        Path(server.where).unlink(missing_ok=True)  # Peers trip over what they leave behind.
     with subprocess.Popen(pinned, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
             wait_for(server)
@@ -132,13 +132,13 @@ def configured(directory: Path, url: str, *, tokens: int = 1) -> tuple[list[str]
     text = CONFIG.format(directory=directory, port=port)
     text += "".join(TOKEN.format(name=name, url=url) for name in names)
     (directory / "keeper.toml").write_text(text)
-    command = [sys.executable, "-m", "token_keeper.cli", "serve", "--config", str(directory / "keeper.toml")]
+    command = [COMMAND, "serve", "--config", str(directory / "keeper.toml")]
     return command, port
 
 
 def all_servers(directory: Path, url: str) -> list[Server]:
     command, port = configured(directory, url)
-    path, bearer = "/v1/tokens/chat", {"Authorization": f"Bearer {KEY}"}
+    path, bearer = "/v1/tokens/chat", {"host": f"127.0.0.1:{port}", "Authorization": f"Bearer {KEY}"}
     ours = {"unix": str(directory / "api.sock"), "tcp": str(port)}
     found = []
     for family in ("tcp", "unix"):
