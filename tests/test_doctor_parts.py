@@ -16,7 +16,7 @@ from token_keeper.doctor import Mark, forecast, timeline
 from token_keeper.doctor._certificates import certificate_of, verdict
 from token_keeper.doctor._findings import clock_step, examine_token
 from token_keeper.doctor._forecast import schedule_step
-from token_keeper.doctor._references import BadReferenceError, has_reference, resolved
+from token_keeper.sources._references import BadReferenceError, has_reference, resolved
 from token_keeper.doctor._report import Status, worst
 from token_keeper.doctor._timeline import LEAST_WIDTH
 from token_keeper.doctor._words import length, listed, whole

@@ -15,6 +15,8 @@ import click
 from token_keeper._errors import ConfigError
 from token_keeper._model import Finding, Secret
 from token_keeper._redact import is_secret_name
+from token_keeper.cli._configuration import config_option
+from token_keeper.cli._doctor_config import configured
 from token_keeper.cli._group import SafeUsageError, fail
 from token_keeper.cli._input import EXPECTABLE, MAX_SECRET, Seconds, expectations, read_secret
 from token_keeper.cli._inspect import PRODUCTS
@@ -31,10 +33,10 @@ from token_keeper.doctor import (
     examine,
     timeline,
 )
-from token_keeper.doctor._references import BadReferenceError, has_reference, resolved
 from token_keeper.inspection import Expectations
 from token_keeper.inspection._reading import looks_like_jwt
 from token_keeper.profiles import profile_named
+from token_keeper.sources._references import BadReferenceError, has_reference, resolved
 
 EXIT_FAILED = 1
 MARGIN = 6
@@ -58,7 +60,8 @@ PROBLEMS = {
 
 
 @click.command()
-@click.argument("url", required=False)
+@click.argument("url", required=False, metavar="[URL|NAME]")
+@config_option
 @click.option("--url", "url_option", metavar="URL", help="Where tokens are issued; the same as URL.")
 @click.option("--method", type=click.Choice(["GET", "POST"], case_sensitive=False), help="Default: GET.")
 @click.option(
@@ -95,26 +98,39 @@ PROBLEMS = {
     "--region", metavar="NAME", help="Of Twilio, with --connect. Default: the token's twr, else us1."
 )
 @click.option("--json", "as_json", is_flag=True, help="Write JSON.")
-def doctor(url: str | None, url_option: str | None, *, as_json: bool, **options: Any) -> int:
+def doctor(
+    url: str | None, url_option: str | None, *, config: Path | None, as_json: bool, **options: Any
+) -> int:
     """Go to a backend step by step, fetch one token, and say what is wrong.
 
     \b
         token-keeper doctor https://backend.example/token
         token-keeper doctor https://backend.example/token --for chat \\
             --header 'Authorization: Bearer ${env:BACKEND_KEY}'
+        token-keeper doctor --config keeper.toml chat
+
+    With --config it examines the source of the token NAME as the sidecar
+    would; without NAME the only one.
 
     It asks once, with the very code that a keeper asks with. It shows neither
     the token nor anything that was sent; the query of the URL is not shown either.
 
     Exit codes: 0 no step failed, 1 one did, 64 wrong usage, 66 a file cannot be read,
-    69 --connect without the package that it needs.
+    69 --connect or --config without the package that it needs, 78 the configuration cannot work.
     """  # noqa: D301 # click looks for the character, not for its name.
-    if (url is None) == (url_option is None):
+    if config is not None:
+        if url_option is not None:
+            raise _usage("--url cannot be combined with --config, which says it")
+        order = configured(config, url, **options)
+    elif (url is None) == (url_option is None):
         raise _usage("give one URL, as URL or as --url")
-    order = _order(url or url_option or "", **options)
+    else:
+        order = _order(url or url_option or "", **options)
     try:
         report = asyncio.run(examine(order))
     except ConfigError as wrong:
+        if config is not None:
+            fail(f"the source's {wrong}", os.EX_CONFIG)
         _refuse(wrong)
     if as_json:
         write_json(report.as_dict())

@@ -90,28 +90,39 @@ def trusted(request: Request) -> ssl.SSLContext | None:
     """Return whom the source trusts, or None if the URL is http.
 
     Raises:
-        ConfigError: If the file with the authorities cannot be used.
+        ConfigError: If a file for TLS cannot be used.
     """
-    files = TlsFiles(ca_file=request.ca_file)
-    try:
-        context = files.context(httpx.create_ssl_context())
-    except ssl.SSLError:
-        raise ConfigError("ca_file", "holds no certificates in PEM") from None
-    except OSError as error:
-        raise ConfigError("ca_file", f"cannot be read ({error.strerror})") from None
+    default = httpx.create_ssl_context()
+    _context(TlsFiles(ca_file=request.ca_file), default, "ca_file")
+    files = TlsFiles(ca_file=request.ca_file, client_cert=request.client_cert, client_key=request.client_key)
+    context = _context(files, default, "client_cert")
     return context if urlsplit(request.url).scheme == "https" else None
+
+
+def _context(files: TlsFiles, default: ssl.SSLContext, key: str) -> ssl.SSLContext:
+    try:
+        return files.context(default)
+    except ssl.SSLError:
+        what = (
+            "certificates in PEM" if key == "ca_file" else "certificate and key in PEM that belong together"
+        )
+        raise ConfigError(key, f"holds no {what}") from None
+    except OSError as error:
+        raise ConfigError(key, f"cannot be read ({error.strerror})") from None
 
 
 def _target(request: Request) -> Target:
     parts = urlsplit(request.url)
     host = parts.hostname or ""
     proxies = urllib.request.getproxies()
-    is_proxied = bool(proxies.get(parts.scheme) or proxies.get("all"))
+    is_proxied = bool(proxies.get(parts.scheme) or proxies.get("all")) and not urllib.request.proxy_bypass(
+        host
+    )
     return Target(
         host=host,
         port=parts.port or _PORTS[parts.scheme],
         is_tls=parts.scheme == "https",
-        is_proxied=is_proxied and not urllib.request.proxy_bypass(host),
+        is_proxied=request.proxy is not None or is_proxied,
         timeout_s=request.timeout,
     )
 

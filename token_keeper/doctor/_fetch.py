@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import httpx
@@ -27,10 +27,17 @@ class Request:
     url: str = field(repr=False)
     method: str | None = None
     headers: Mapping[str, Secret] = field(default_factory=dict)
+    params: Any = field(default=None, repr=False)
     json: Any = field(default=None, repr=False)
+    data: Any = field(default=None, repr=False)
     token_path: str | None = None
+    expires_path: str | None = None
+    default_lifetime: float | None = None
     timeout: float = 10.0
     ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     allow_http: bool = False
 
     def source(self, auth: httpx.Auth | None = None) -> HttpSource:
@@ -39,17 +46,8 @@ class Request:
         Raises:
             ConfigError: If a setting cannot work.
         """
-        return HttpSource(
-            self.url,
-            method=self.method,
-            headers=dict(self.headers),
-            json=self.json,
-            auth=auth,
-            token_path=self.token_path,
-            timeout=self.timeout,
-            ca_file=self.ca_file,
-            allow_http=self.allow_http,
-        )
+        words = {field.name: getattr(self, field.name) for field in fields(self)}
+        return HttpSource(**{**words, "headers": dict(self.headers)}, auth=auth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +99,7 @@ async def fetch_once(request: Request, *, clock: Callable[[], float] = time.time
         content_type=watch.content_type,
         http_version=watch.http_version,
         requests=watch.requests,
-        path=watch.path(request.token_path) if issued else None,
+        path=watch.path(request) if issued else None,
         ahead_s=watch.ahead_s,
     )
 
@@ -136,11 +134,11 @@ class _Watch(httpx.Auth):
         if isinstance(response.stream, httpx.AsyncByteStream):
             response.stream = _Copied(response.stream, self._chunks)
 
-    def path(self, token_path: str | None) -> str | None:
+    def path(self, request: Request) -> str | None:
         """Return where the token stood, by looking for it once more."""
         try:
             text = Secret(inflated(b"".join(self._chunks), self._encoding).decode("utf-8"))
-            return extract(text.reveal(), token_path=token_path).path
+            return extract(text.reveal(), token_path=request.token_path).path
         except (ResponseError, UnicodeDecodeError):
             return None
 

@@ -1,13 +1,22 @@
-"""What may stand in the configuration, once it was checked. Lengths of time are seconds."""
+"""What may stand in the configuration, once it was checked. Lengths of time are seconds.
+
+The types say how each value is written in the file: reading, `check --schema`
+and the messages all come from here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Struct, field
+from msgspec.structs import asdict
 
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
+from token_keeper.sidecar.config import _kinds as kinds
+from token_keeper.sidecar.config._exact import Exact
+from token_keeper.sidecar.config._policy import POLICY
+from token_keeper.sidecar.config._shapes import PRIVATE, REFERS, Such
 
 EventName = Literal[
     "tokenUpdated",
@@ -23,31 +32,38 @@ EventName = Literal[
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 SinkFormat = Literal["raw", "json", "env", "template"]
+ProfileName = Literal["auto", "jwt", "twilio", "opaque"]
+
+Duration: TypeAlias = Annotated[float, kinds.DURATION]
+Path: TypeAlias = Annotated[str, kinds.PATH]
+User: TypeAlias = Annotated[int, kinds.USER]
+Sent: TypeAlias = Annotated[Any, kinds.SENT]
+Group: TypeAlias = Annotated[int, kinds.GROUP]
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[server]`: where the sidecar is found, and by whom.
 
     Args:
-        socket: Path of the Unix socket; None is the usual place.
-        listen: ``HOST:PORT`` on loopback, which adds TCP; None is no TCP.
-        access_key_file: Holds the key for TCP, made if missing; None is `access-key` beside the socket.
-        metrics_key_file: Holds a second key, which reads metrics, status and events only; None is none.
+        socket: Path of the Unix socket. Without it the usual place.
+        listen: ``HOST:PORT`` on loopback, which adds TCP.
+        access_key_file: Holds the key for TCP, made if missing. Without it `access-key` beside the socket.
+        metrics_key_file: Holds a second key, which reads metrics, status and events only.
         allow_uids: Users besides our own and root who may connect to the socket.
         allow_gids: Groups whose members may.
         hosts: Names that `Host` may have over TCP, besides the loopback's own.
         max_connections: At once, over all listeners.
-        log_format: How log lines look; None is console in a terminal, else json.
+        log_format: How log lines look. Without it console in a terminal, else json.
         log_level: The least that is logged.
     """
 
-    socket: str | None = None
-    listen: str | None = None
-    access_key_file: str | None = None
-    metrics_key_file: str | None = None
-    allow_uids: tuple[int, ...] = ()
-    allow_gids: tuple[int, ...] = ()
-    hosts: tuple[str, ...] = ()
+    socket: Path | None = None
+    listen: Annotated[str, kinds.LISTEN] | None = None
+    access_key_file: Path | None = None
+    metrics_key_file: Path | None = None
+    allow_uids: tuple[User, ...] = ()
+    allow_gids: tuple[Group, ...] = ()
+    hosts: tuple[Annotated[str, kinds.HOST], ...] = ()
     max_connections: int = 256
     log_format: LogFormat | None = None
     log_level: LogLevel = "info"
@@ -59,23 +75,51 @@ class HttpSourceConfig(
     """`[tokens.NAME.source]` of type ``http``: the words of `HttpSource`.
 
     Strings may hold ``${env:NAME}``, ``${file:PATH}`` and ``${credential:NAME}``; they are kept as written.
+
+    Args:
+        url: Where tokens are issued. https, or http to this machine.
+        method: GET or POST; by default POST if there is a body.
+        headers: Sent with each request.
+        params: Added to the query of the URL.
+        json: Sent as JSON.
+        data: Form fields.
+        timeout: For one try, at most 30 s.
+        token_path: JMESPath of the token. Without it the usual names are tried.
+        expires_path: JMESPath of the lifetime in seconds, or of the time of expiry.
+        default_lifetime: For opaque tokens that do not say theirs.
+        ca_file: PEM file with the authorities to trust, instead of the usual ones.
+        client_cert: PEM file with the certificate to show.
+        client_key: PEM file with its key, if that is not in `client_cert`.
+        proxy: URL of a proxy. Without it the environment decides.
+        allow_http: Send secrets in the clear to other machines, too.
     """
 
-    url: str
+    url: Annotated[str, Such("https://backend.example/token")]
     method: str | None = None
-    headers: Mapping[str, str] | None = None
-    params: Mapping[str, Any] | None = None
-    json: Any = None
-    data: Mapping[str, Any] | None = None
-    timeout: float = 10.0
-    token_path: str | None = None
+    headers: Annotated[Mapping[str, str], PRIVATE] | None = None
+    params: Annotated[Mapping[str, Sent], PRIVATE] | None = None
+    json: Annotated[Any, PRIVATE] = None
+    data: Annotated[Mapping[str, Sent], PRIVATE] | None = None
+    timeout: Duration = 10.0
+    token_path: Annotated[str, Such("data.token")] | None = None
     expires_path: str | None = None
-    default_lifetime: float | None = None
+    default_lifetime: Duration | None = None
     ca_file: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
     proxy: str | None = None
     allow_http: bool = False
+
+    def __repr__(self) -> str:
+        # What is sent may be written in the file itself.
+        return "<HttpSourceConfig>"
+
+    def __eq__(self, other: object) -> bool:
+        # To Python 1 and true are one, to a backend they are not.
+        return isinstance(other, HttpSourceConfig) and Exact(asdict(self)) == Exact(asdict(other))
+
+    def __hash__(self) -> int:
+        return hash(Exact(asdict(self)))
 
 
 SourceConfig = HttpSourceConfig
@@ -85,7 +129,7 @@ SourceConfig = HttpSourceConfig
 class FileSinkConfig(
     Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="file"
 ):
-    """`[[tokens.NAME.sinks]]` of type ``file``.
+    """`[[tokens.NAME.sinks]]` of type ``file``: where the token is written.
 
     Args:
         path: Absolute. Its directory must exist.
@@ -93,18 +137,18 @@ class FileSinkConfig(
         variable: Name of the variable, for ``env``.
         template: Text with ``{{token}}`` and so on, for ``template``.
         mode: Permission bits.
-        owner: Numeric uid, or None for our own.
-        group: Numeric gid, or None for our own.
+        owner: A user's name or number. Without it our own.
+        group: A group's name or number. Without it our own.
         adopt: Whether a file of a former run is taken back at the start.
     """
 
-    path: str
+    path: Annotated[Path, Such("/run/app/token")]
     format: SinkFormat = "raw"
-    variable: str | None = None
-    template: str | None = None
-    mode: int = 0o600
-    owner: int | None = None
-    group: int | None = None
+    variable: Annotated[str, kinds.VARIABLE] | None = None
+    template: Annotated[str, PRIVATE] | None = None
+    mode: Annotated[int, kinds.MODE] = 0o600
+    owner: User | None = None
+    group: Group | None = None
     adopt: bool = False
 
 
@@ -113,19 +157,19 @@ class HookConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Args:
         on: The events that call it.
-        run: The command and its arguments; empty if it is a signal.
-        signal: Such as ``SIGHUP``, with *pid_file*.
+        run: The command and its arguments. Not with a signal.
+        signal: Such as ``SIGHUP``, with `pid_file`.
         pid_file: Holds the number of the process to signal.
         stdin: ``token`` gives the raw token on standard input.
-        timeout: Seconds that the command may take.
+        timeout: How long the command may take.
     """
 
     on: tuple[EventName, ...] = ("tokenUpdated",)
-    run: tuple[str, ...] = ()
-    signal: str | None = None
-    pid_file: str | None = None
+    run: Annotated[tuple[str, ...], PRIVATE] = ()
+    signal: Annotated[str, kinds.SIGNAL] | None = None
+    pid_file: Path | None = None
     stdin: Literal["none", "token"] = "none"
-    timeout: float = 30.0
+    timeout: Duration = 30.0
 
 
 class TokenConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,16 +184,21 @@ class TokenConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         hooks: What is called.
     """
 
-    source: SourceConfig
-    profile: str = "auto"
-    expect: Mapping[str, Any] = field(default_factory=dict)
-    policy: RefreshPolicy = DEFAULT_POLICY
+    source: Annotated[SourceConfig, REFERS]
+    profile: ProfileName = "auto"
+    expect: Mapping[str, Annotated[Any, kinds.EXPECTED]] = field(default_factory=dict)
+    policy: Annotated[RefreshPolicy, POLICY] = DEFAULT_POLICY
     sinks: tuple[FileSinkConfig, ...] = ()
     hooks: tuple[HookConfig, ...] = ()
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. Two are equal if the same stands in them, however it is written."""
+    """The whole file. Two are equal if the same stands in them, however it is written.
+
+    Args:
+        server: Where the sidecar is found, and by whom.
+        tokens: The tokens that it keeps, by name.
+    """
 
     server: ServerConfig = ServerConfig()
-    tokens: Mapping[str, TokenConfig] = field(default_factory=dict)
+    tokens: Mapping[Annotated[str, kinds.TOKEN_NAME], TokenConfig] = field(default_factory=dict)
