@@ -1,0 +1,39 @@
+"""Limits of this process: no memory image for others, files enough for all connections."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+from typing import Any
+
+SPARE_FILES = 128
+"""Descriptors besides connections: listeners, sources, sinks, hooks, libraries."""
+_PR_SET_DUMPABLE = 4
+
+
+def keep_memory_private() -> None:
+    """Write no core dump, and let no other process of our user look into our memory. Failure is no error."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, AttributeError):
+        import ctypes  # noqa: PLC0415 - For this one call.
+
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def allow_files(connections: int, logger: Any) -> None:
+    """Raise our limit of open files so that *connections* fit, or say that they do not."""
+    needed = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        logger.warning(
+            "openFilesLimit",
+            limit=hard,
+            needed=needed,
+            remedy="raise LimitNOFILE= of the service, or lower server.max_connections",
+        )
