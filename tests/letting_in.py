@@ -104,7 +104,9 @@ class Site:
         line = await self.unix()
         return await line.ask(method, path, **more)
 
-    async def ask_tcp(self, method: str = "GET", path: str = HOT, *, key: str | None = "", **more: Any) -> Answer:
+    async def ask_tcp(
+        self, method: str = "GET", path: str = HOT, *, key: str | None = "", **more: Any
+    ) -> Answer:
         """Send one request over TCP with the access key, or *key*; None sends none."""
         line = await self.tcp()
         return await line.ask(method, path, **self.meant(key, **more))

@@ -224,9 +224,12 @@ class Sidecar:
 
     @property
     def port(self) -> int:
-        """The TCP port; it is in the first log line."""
-        line = eventually(lambda: self.logged("sidecarStarted"), what="the line about the start")[0]
-        return int(line["listen"].rpartition(":")[2])
+        """The TCP port; it is in the line about the start."""
+
+        def ours() -> list[dict[str, Any]]:
+            return [line for line in self.logged("sidecarStarted") if line["pid"] == self.process.pid]
+
+        return int(eventually(ours, what="the line about the start")[0]["listen"].rpartition(":")[2])
 
     @property
     def access_key(self) -> str:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from sidecar import COMMAND, a_config, a_directory, a_request, eventually, running, started
@@ -25,12 +26,19 @@ def ended(directory, config, *options, **more):
         return sidecar.process.wait(10), sidecar.log_text
 
 
+def proc(sidecar, name):
+    """Return what the kernel says of the process."""
+    return Path(f"/proc/{sidecar.process.pid}/{name}").read_text()
+
+
 # Starting.
 
 
 def test_it_says_in_one_line_where_it_is_and_nothing_on_standard_output():
     with FakeBackend() as backend, a_directory() as directory:
-        with running(a_config(backend.url, "chat", "voice"), directory=directory, stdout=subprocess.PIPE) as sidecar:
+        with running(
+            a_config(backend.url, "chat", "voice"), directory=directory, stdout=subprocess.PIPE
+        ) as sidecar:
             sidecar.until_token()
             (line,) = sidecar.logged("sidecarStarted")
             assert line["socket"] == str(sidecar.socket_path)
@@ -48,10 +56,12 @@ def test_the_first_token_is_there_soon(capsys):
             answers = time.monotonic() - begun
             sidecar.until_token()
             has_token = time.monotonic() - begun
-            status = (f"/proc/{sidecar.process.pid}/status")
-            resident = next(line for line in open(status) if line.startswith("VmRSS"))
+            resident = proc(sidecar, "status").partition("VmRSS:")[2].split()[0]
     with capsys.disabled():
-        print(f"[cold start: answers after {answers:.3f} s, token after {has_token:.3f} s, {resident.split()[1]} kB] ", end="")
+        print(
+            f"[cold start: answers after {answers:.3f} s, token after {has_token:.3f} s, {resident} kB] ",
+            end="",
+        )
 
 
 def test_options_win_over_the_file():
@@ -74,13 +84,17 @@ def test_every_problem_of_the_configuration_is_printed():
 
 def test_a_file_that_is_not_there_is_another_error():
     with a_directory() as directory:
-        done = subprocess.run([*COMMAND, "--config", str(directory / "none.toml")], capture_output=True, check=False)
+        done = subprocess.run(
+            [*COMMAND, "--config", str(directory / "none.toml")], capture_output=True, check=False
+        )
         assert (done.returncode, done.stdout) == (NO_INPUT, b"")
 
 
 @pytest.mark.parametrize("package", ["uvicorn", "starlette", "msgspec", "httptools"])
 def test_without_the_extra_it_says_which_line_installs_it(package):
-    program = f"import sys; sys.modules[{package!r}] = None; from token_keeper.cli import main; sys.exit(main())"
+    program = (
+        f"import sys; sys.modules[{package!r}] = None; from token_keeper.cli import main; sys.exit(main())"
+    )
     command = [sys.executable, "-c", program, "serve", "--config", "x.toml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == UNAVAILABLE
@@ -127,12 +141,12 @@ def test_after_kill_9_the_next_one_takes_over():
 
 def test_the_process_writes_no_core_and_lets_nobody_look_into_it():
     with FakeBackend() as backend, running(a_config(backend.url)) as sidecar:
-        limits = open(f"/proc/{sidecar.process.pid}/limits").read()
-        (core,) = [line.split() for line in limits.splitlines() if line.startswith("Max core file size")]
+        limits = proc(sidecar, "limits").splitlines()
+        (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
         assert core[4:6] == ["0", "0"]
         token = sidecar.until_token().json["token"]
         for name in ("cmdline", "environ"):
-            assert token.encode() not in open(f"/proc/{sidecar.process.pid}/{name}", "rb").read()
+            assert token not in proc(sidecar, name)
     program = (
         "import ctypes; from token_keeper.sidecar._hardening import keep_memory_private; keep_memory_private();"
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
@@ -160,8 +174,8 @@ def test_the_limit_of_files_is_raised_where_that_is_allowed():
 
     with FakeBackend() as backend, running(a_config(backend.url), preexec_fn=some) as sidecar:
         assert not sidecar.logged("openFilesLimit")
-        limits = open(f"/proc/{sidecar.process.pid}/limits").read()
-        assert [line.split()[3] for line in limits.splitlines() if line.startswith("Max open files")] == ["384"]
+        limits = proc(sidecar, "limits").splitlines()
+        assert [line.split()[3] for line in limits if line.startswith("Max open files")] == ["384"]
 
 
 # Keys.
@@ -213,7 +227,9 @@ def test_sighup_reads_the_configuration_again():
         assert sidecar.ask("GET", "/v1/tokens/chat").json["token"] == chat["token"]
 
 
-@pytest.mark.parametrize("broken", ["[tokens.chat", "[tokens.chat]\nprofile = 7", '[server]\nlisten = "0.0.0.0:1"\n'])
+@pytest.mark.parametrize(
+    "broken", ["[tokens.chat", "[tokens.chat]\nprofile = 7", '[server]\nlisten = "0.0.0.0:1"\n']
+)
 def test_sighup_with_a_broken_file_changes_nothing(broken):
     with FakeBackend() as backend, running(a_config(backend.url)) as sidecar:
         token = sidecar.until_token().json["token"]
@@ -342,7 +358,9 @@ def test_a_hanging_hook_delays_no_end():
 
 def test_the_second_signal_ends_it_at_once():
     with FakeBackend() as backend, a_directory() as directory:
-        config = a_config(backend.url, extra='hooks = [{ run = ["/bin/sh", "-c", "trap \'\' TERM; sleep 3"] }]')
+        config = a_config(
+            backend.url, extra='hooks = [{ run = ["/bin/sh", "-c", "trap \'\' TERM; sleep 3"] }]'
+        )
         with running(config, directory=directory) as sidecar:
             sidecar.until_token()
             with sidecar.connect() as wait:
@@ -387,7 +405,7 @@ def test_debug_lines_name_each_request_and_no_client():
         for _ in range(3):
             sidecar.ask("GET", "/v1/tokens/chat")
         with sidecar.connect() as talk:
-            talk.ask("GET", "/v1/tokens/chat?by=%0a%7b%22injected%22", headers={"X-Evil": "{\"a\":1}"})
+            talk.ask("GET", "/v1/tokens/chat?by=%0a%7b%22injected%22", headers={"X-Evil": '{"a":1}'})
         lines = eventually(lambda: sidecar.logged("request"))
         assert {line["path"] for line in lines} <= {"/v1/tokens/{name}", "/healthz"}
         assert "injected" not in sidecar.log_text
@@ -402,5 +420,3 @@ def test_nothing_that_is_only_for_terminals_is_loaded():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-

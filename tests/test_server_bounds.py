@@ -77,7 +77,9 @@ def test_a_body_may_have_64_kib_and_a_longer_one_is_refused_before_it_is_sent():
         line = await site.unix()
         whole = b'{"generation":1,"reason":"' + b"x" * (BODY_MAX - 28) + b'"}'
         assert (await line.ask("POST", DENIED, body=whole)).status != 413
-        line.send(a_request("POST", DENIED, headers={"Content-Length": str(BODY_MAX + 1), "Expect": "100-continue"}))
+        line.send(
+            a_request("POST", DENIED, headers={"Content-Length": str(BODY_MAX + 1), "Expect": "100-continue"})
+        )
         answer = await line.answer()
         assert (answer.status, problem_of(answer)) == (413, "too-large")
 
@@ -130,7 +132,9 @@ def test_a_head_that_never_ends_is_refused_long_before_it_fills_the_memory(part)
 def test_a_refused_client_can_read_why_although_it_still_sends():
     async def test(site):
         line = await site.tcp()
-        line.send(a_request("POST", DENIED, **site.meant(headers={"Content-Length": "900000"})) + b"x" * 900_000)
+        line.send(
+            a_request("POST", DENIED, **site.meant(headers={"Content-Length": "900000"})) + b"x" * 900_000
+        )
         answer = await line.answer()
         assert answer.status == 413
         site.passes(LINGER_S)

@@ -475,7 +475,7 @@ def test_an_error_of_ours_is_an_answer_and_a_log_line_without_the_request():
 
     async def test(site):
         answer = await site.ask("GET", "/metrics")
-        assert (answer.status, problem_of(answer)) == (500, "internal")
+        assert (answer.status, problem_of(answer)) == (500, "internal-error")
         assert [line["event"] for line in site.logged if line["level"] == "error"] == ["requestFailed"]
         assert (await site.ask()).status == 200
 
@@ -488,7 +488,13 @@ def test_at_debug_each_request_is_logged_without_what_the_client_chose():
         await site.ask("GET", "/v1/tokens/chat?by=secret")
         await site.ask("GET", "/secret")
         lines = [line for line in site.logged if line["event"] == "request"]
-        assert {"level": "debug", "event": "request", "method": "GET", "path": "/v1/tokens/{name}", "status": 200} in lines
+        assert {
+            "level": "debug",
+            "event": "request",
+            "method": "GET",
+            "path": "/v1/tokens/{name}",
+            "status": 200,
+        } in lines
         assert len(lines) == 4
         assert "secret" not in str(lines)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +46,7 @@ def serve(
     69 without the packages of the sidecar, 73 the socket is held by a living
     server, 77 not allowed to listen there, 78 the configuration cannot work.
     """
+    gc.disable()
     with sidecar_extra():
         from token_keeper.sidecar._lean import import_leanly  # noqa: PLC0415 # Not installed?
 
@@ -52,6 +55,9 @@ def serve(
         from token_keeper.sidecar._logging import sidecar_logger  # noqa: PLC0415 # As above.
         from token_keeper.sidecar._serve import exit_now, run  # noqa: PLC0415 # As above.
         from token_keeper.sidecar.server._sockets import CannotListenError  # noqa: PLC0415 # As above.
+    # What was imported stays: looking for garbage in it costs a tenth of the start, and time ever after.
+    gc.freeze()
+    gc.enable()
     keep_memory_private()
     checked = loaded(chosen(config))
     server = _server_of(
@@ -62,6 +68,9 @@ def serve(
         code = run(checked, server, logger)
     except CannotListenError as error:
         fail(str(error), error.code)
+    except Exception:  # noqa: BLE001 # Whatever it is, its traceback is redacted.
+        logger.error("sidecarCrashed", exc_info=True)
+        code = os.EX_SOFTWARE
     exit_now(code)
 
 

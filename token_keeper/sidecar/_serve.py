@@ -15,7 +15,7 @@ from token_keeper import __version__
 from token_keeper.sidecar._hardening import allow_files
 from token_keeper.sidecar._household import Household
 from token_keeper.sidecar._listening import Listening
-from token_keeper.sidecar._reload import Reload
+from token_keeper.sidecar._reload import Reload, Reloaded
 from token_keeper.sidecar._systemd import Notifier
 from token_keeper.sidecar.api import make_app
 from token_keeper.sidecar.config import Checked
@@ -98,8 +98,17 @@ class Process:
             logger=self._log,
         )
         address = listening.tcp_address
+        opening = asyncio.ensure_future(household.__aenter__())
+
+        async def reload_once_open() -> Reloaded:
+            await asyncio.shield(opening)
+            return await reload()
+
         app = make_app(
-            household, keys=listening.keys, reload=reload, page=f"http://{address}/" if address else None
+            household,
+            keys=listening.keys,
+            reload=reload_once_open,
+            page=f"http://{address}/" if address else None,
         )
         server = Server(
             app,
@@ -109,7 +118,6 @@ class Process:
             logger=self._log,
             is_verbose=config.log_level == "debug",
         )
-        opening = asyncio.ensure_future(household.__aenter__())
         # It runs up to its first wait: then nobody is told that a configured token is unknown.
         await asyncio.sleep(0)
         await server.listen(listening.gates)

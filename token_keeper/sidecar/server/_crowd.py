@@ -96,6 +96,7 @@ class Crowd:
         self._clock = clock
         self.now = clock()
         self.guests: dict[Any, None] = {}
+        self._strangers: dict[Any, None] = {}
         self.streams = 0
         self.is_closing = False
 
@@ -112,9 +113,9 @@ class Crowd:
         self.now = self._clock()
         self.guests[guest] = None
         if guest.is_stranger:
-            strangers = [one for one in self.guests if one.is_stranger]
-            if len(strangers) > self.strangers_max:
-                strangers[0].drop()
+            self._strangers[guest] = None
+            if len(self._strangers) > self.strangers_max:
+                next(iter(self._strangers)).drop()
         if self.is_full:
             self._make_room()
         return len(self.guests) <= self.limit
@@ -122,6 +123,11 @@ class Crowd:
     def leave(self, guest: Guest) -> None:
         """Count *guest* out. Does nothing the second time."""
         self.guests.pop(guest, None)
+        self._strangers.pop(guest, None)
+
+    def know(self, guest: Guest) -> None:
+        """Note that *guest* has shown a key: it is no stranger any more."""
+        self._strangers.pop(guest, None)
 
     def sweep(self) -> None:
         """End whatever is overdue."""

@@ -22,8 +22,8 @@ FORMS: Final[Mapping[bytes, str]] = {
     b"text/plain": "text",
 }
 """What `Accept` may be, and which form it asks for; for all else the API decides."""
-STEP_S: Final = 0.05
-"""So far the wall clock may move against the boot clock without changing `expires_at`."""
+STEP_S: Final = 0.001
+"""So far the wall clock may move against the boot clock: what is slewed, not set."""
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

@@ -351,8 +351,9 @@ class Connection(HttpToolsProtocol):
             self._stop(refused.refusal)
         if self._is_reserved and not head.is_about_health:
             self._stop(refusals.FULL)
-        if caller.access > Access.NOTHING:
+        if self.is_stranger and caller.access > Access.NOTHING:
             self.is_stranger = False
+            self._crowd.know(self)
         if head.is_plain and head.method == b"GET" and head.path.startswith(PREFIX) and not self._is_busy:
             self._answer = self._hot.find(head.path, head.accept)
             self._plain = (head.path, head.accept)

@@ -144,11 +144,14 @@ TOO_MANY_STREAMS = Refusal(
 )
 STOPPING = Refusal(
     503,
-    "unavailable",
-    "The sidecar is stopping.",
+    "shutting-down",
+    "The sidecar stops.",
     "Connect again in a moment. A valid token that you have stays valid.",
     {"retry-after": "1"},
 )
 BROKEN = Refusal(
-    500, "internal", "The sidecar made a mistake.", "Its log says which one. The tokens are still kept."
+    500,
+    "internal-error",
+    "The sidecar made a mistake.",
+    "The tokens are kept all the same. Its log says more.",
 )

@@ -172,7 +172,9 @@ def _mapped(path: Path) -> Iterator[None]:
 
 def _own_directory(directory: Path, mode: int) -> None:
     if not directory.exists():
-        directory.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for missing in reversed([place for place in directory.parents if not place.exists()]):
+            # One by one: pathlib makes parents as open as the umask allows.
+            missing.mkdir(mode=0o755, exist_ok=True)
         with suppress(FileExistsError):
             directory.mkdir(mode=mode)
             # Only adds what the umask took: the directory is ours and new.
