@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping
 from datetime import date, time, timedelta
 from enum import Enum
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,9 @@ _JWT = re.compile(
     rf"eyJ{_WORD}{{8,}}(?:\.{{1,2}}{_WORD}+){{0,4}}"
     rf"|(?<!{_WORD})(?:eyA|ewo|ew0){_WORD}{{8,}}(?:\.{{1,2}}{_WORD}+){{1,4}}"
 )
+_JWT_STARTS = ("eyJ", "eyA", "ewo", "ew0")
+_MARKS = re.compile(r"[:=\s]")
+"""Each of the patterns below needs one of these."""
 # "Basic authentication" is prose: Base64 of credentials is hardly ever without a digit or a sign.
 _SCHEME = re.compile(
     r"\b(bearer|(?-i:Basic)(?=\s+[A-Za-z]{0,512}[0-9+/=]))\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE
@@ -71,7 +75,11 @@ def redact_text(text: str) -> str:
     rest = len(text) - TEXT_MAX
     if rest > 0:
         text = text[:TEXT_MAX]
-    text = _JWT.sub(_fingerprint, text)
+    if any(start in text for start in _JWT_STARTS):
+        text = _JWT.sub(_fingerprint, text)
+    if not _MARKS.search(text):
+        # A single word: none of what follows can be in it.
+        return f"{text}... ({rest} more characters)" if rest > 0 else text
     text = _HEADER.sub(rf"\1\2{MASK}", text)
     text = _SCHEME.sub(rf"\1 {MASK}", text)
     text = _USERINFO.sub(rf"\1:{MASK}@", text)
@@ -114,7 +122,12 @@ def render_traceback(error: BaseException) -> str:
 
 def is_secret_name(key: str) -> bool:
     """Whether a value under this name is masked, whatever it looks like."""
-    squashed = "".join(filter(str.isalnum, key[-128:])).lower()
+    return _is_secret(key[-128:])
+
+
+@lru_cache(maxsize=256)
+def _is_secret(key: str) -> bool:
+    squashed = "".join(filter(str.isalnum, key)).lower()
     return squashed.endswith(_SECRET_SUFFIXES) or any(part in squashed for part in _SECRET_PARTS)
 
 

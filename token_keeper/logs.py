@@ -137,7 +137,7 @@ def keeper_logger(logger: Any = None, *, name: str) -> KeeperLog:
     if isinstance(target, logging.Logger | logging.LoggerAdapter):
         processors = [_drop_unless_enabled, redact, _to_standard_logging]
     elif callable(getattr(target, "bind", None)) and callable(getattr(target, "info", None)):
-        processors = [redact, _to_structlog]
+        processors = [_drop_unless_wanted, redact, _to_structlog]
     else:
         raise ConfigError("logger", "must be a structlog logger or a logging.Logger")
     wrapped = structlog.wrap_logger(target, processors=processors, wrapper_class=structlog.stdlib.BoundLogger)
@@ -147,6 +147,16 @@ def keeper_logger(logger: Any = None, *, name: str) -> KeeperLog:
 
 def _drop_unless_enabled(logger: Any, method: str, event_dict: EventDict) -> EventDict:
     if logger.isEnabledFor(_LEVELS[method]):
+        return event_dict
+    from structlog import DropEvent  # noqa: PLC0415 - Loaded long before this is called.
+
+    raise DropEvent
+
+
+def _drop_unless_wanted(logger: Any, method: str, event_dict: EventDict) -> EventDict:
+    # Loggers that filter by level say so; a line that nobody reads need not be redacted.
+    is_wanted = getattr(logger, "is_enabled_for", None)
+    if is_wanted is None or is_wanted(_LEVELS[method]):
         return event_dict
     from structlog import DropEvent  # noqa: PLC0415 - Loaded long before this is called.
 
