@@ -325,6 +325,7 @@ def test_it_ends_within_5_s_with_waits_streams_and_silent_clients():
 
 def test_a_client_that_does_not_read_its_stream_delays_no_end():
     with FakeBackend() as backend, running(a_config(backend.url)) as sidecar:
+        # The stream is open, and none of it is read.
         with sidecar.connect() as deaf:
             deaf.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             deaf.send(a_request("GET", "/v1/events") + a_request("GET", "/openapi.json") * 50)

@@ -68,8 +68,8 @@ def serve(
         code = run(checked, server, logger)
     except CannotListenError as error:
         fail(str(error), error.code)
-    except Exception:  # noqa: BLE001 # Whatever it is, its traceback is redacted.
-        logger.error("sidecarCrashed", exc_info=True)
+    except Exception:
+        logger.exception("sidecarCrashed")
         code = os.EX_SOFTWARE
     exit_now(code)
 

@@ -149,7 +149,7 @@ def head_of(method: bytes, url: bytes, version: str, headers: Iterable[tuple[byt
     if version not in {"1.1", "1.0"}:
         raise Refused(refusals.GARBLED)
     noted: dict[bytes, bytes] = {}
-    is_plain, accept = True, None
+    is_plain, accept, wants_to_switch = True, None, method == b"CONNECT"
     for name, value in headers:
         if name in _NOTED:
             if name in noted:
@@ -160,13 +160,20 @@ def head_of(method: bytes, url: bytes, version: str, headers: Iterable[tuple[byt
             accept = value
         elif name in _CONDITIONS or (name == b"connection" and value.lower() != b"keep-alive"):
             is_plain = False
+            wants_to_switch = wants_to_switch or name == b"upgrade"
     if b"transfer-encoding" in noted or b"content-length" in noted:
+        if wants_to_switch:
+            # The parser would take the body for the next request.
+            raise Refused(refusals.SWITCHING)
         _check_body(version, noted)
         is_plain = False
     if version == "1.1" and b"host" not in noted:
         raise Refused(refusals.NO_HOST)
     raw_path, _, query = url.partition(b"?")
     path = unquote_to_bytes(raw_path).decode("utf-8", "replace") if b"%" in raw_path else raw_path.decode()
+    if not path.isprintable():
+        # Routes end with a `$`, which also matches before a line end: another path for the table of accesses.
+        raise Refused(refusals.NOT_PRINTABLE)
     is_plain = is_plain and version == "1.1" and b"?" not in url
     return Head(method, version, path, query, noted, accept or b"*/*", is_plain)
 

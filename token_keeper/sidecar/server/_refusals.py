@@ -75,6 +75,10 @@ def bad_request(detail: str) -> Refusal:
 GARBLED = bad_request("It breaks the rules of RFC 9112; a proxy or a client by hand is the usual reason.")
 NO_HOST = bad_request("Send one Host header.")
 NOT_A_PATH = bad_request("Ask for a path such as /v1/tokens; this is no proxy.")
+NOT_PRINTABLE = bad_request("Ask for a path without line ends and other characters that nobody can see.")
+SWITCHING = bad_request(
+    "Send no body with Upgrade or CONNECT. Java's HttpClient does, until it is told version(HTTP_1_1)."
+)
 TWO_LENGTHS = bad_request("Send either Content-Length or Transfer-Encoding.")
 FOLDED = bad_request("Send each header on one line.")
 ENCODED = bad_request("Transfer-Encoding can only be chunked.")

@@ -20,12 +20,16 @@ from uvicorn.server import ServerState
 
 from token_keeper.sidecar._household import Household
 from token_keeper.sidecar.server import _refusals as refusals
+from token_keeper.sidecar.server._behind import Behind
 from token_keeper.sidecar.server._crowd import SWEEP_S, Crowd
 from token_keeper.sidecar.server._guards import Gate
 from token_keeper.sidecar.server._hot import HotAnswers
 from token_keeper.sidecar.server._peers import PeerRule
-from token_keeper.sidecar.server._protocol import Behind, Connection
+from token_keeper.sidecar.server._protocol import Connection
 from token_keeper.sidecar.server._sparing import SparingLog
+
+TEMPLATE = "/v1/tokens/{name}"
+"""As the API calls the path that is answered from memory."""
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -42,7 +46,7 @@ class Server:
         is_verbose: Each request is logged.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - One for each thing that it joins.
         self,
         app: App,
         household: Household,
@@ -59,6 +63,7 @@ class Server:
         self.crowd = Crowd(max_connections, clock.monotonic)
         self._hot = HotAnswers(household)
         self._behind = Behind(
+            loop=asyncio.get_running_loop(),
             config=_configured(_Contained(app, self.crowd, logger, is_verbose=is_verbose)),
             state=self._state,
             crowd=self.crowd,
@@ -94,7 +99,7 @@ class Server:
         # What was written just now goes out, if its client reads at all.
         with suppress(TimeoutError):
             async with asyncio.timeout(patience_s / 2):
-                while self.crowd.guests:
+                while self.crowd.guests:  # noqa: ASYNC110 - Once, at the end: an event would cost each connection.
                     await asyncio.sleep(0.01)
         for connection in list(self.crowd.guests):
             connection.drop()
@@ -109,8 +114,8 @@ class Server:
         self._hot.date = b"date: %s\r\n" % date
         self.crowd.sweep()
 
-    def _tell(self, method: str, path: str, status: int) -> None:
-        self._log.debug("request", method=method, path=path, status=status)
+    def _tell(self) -> None:
+        self._log.debug("request", method="GET", path=TEMPLATE, status=200)
 
 
 def _configured(app: App) -> Config:
