@@ -126,7 +126,7 @@ class Site:
     async def until(self, look: Callable[[], object]) -> None:
         """Wait until *look* is true."""
         async with asyncio.timeout(PATIENCE_S):
-            while not look():
+            while not look():  # noqa: ASYNC110 - Others change what it looks at.
                 await asyncio.sleep(0.002)
 
     def _kept(self, line: Line) -> Line:
@@ -135,7 +135,7 @@ class Site:
 
 
 @asynccontextmanager
-async def a_site(
+async def a_site(  # noqa: PLR0913 - One for each property of a server.
     *,
     limit: int = 256,
     lifetime_s: float = 3600.0,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class Talk:
         """Close it."""
         self.sock.close()
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -162,7 +162,7 @@ class Talk:
         self.buffer += data
 
 
-def a_request(
+def a_request(  # noqa: PLR0913 - One for each part of a request.
     method: str,
     path: str,
     *,

@@ -11,6 +11,7 @@ from sidecar import a_request
 
 from token_keeper.sidecar._access import Access, needed_access
 
+POST = b"POST /v1/tokens/chat/refresh"
 BOTH = pytest.mark.parametrize("path", [HOT, COLD], ids=["hot", "api"])
 
 
@@ -385,13 +386,17 @@ def test_a_key_that_was_replaced_no_longer_opens_an_open_connection(path):
         b"GET /v1/tokens/chat HTTP/1.1\r\nHost : localhost\r\n\r\n",
         b"GET /v1/tokens/chat HTTP/1.1\r\nHost: localhost\r\nX\x00: a\r\n\r\n",
         b"GET /v1/tokens/chat HTTP/1.1\nHost: localhost\n\n",
-        b"POST /v1/tokens/chat/refresh HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST /v1/tokens/chat/refresh HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST /v1/tokens/chat/refresh HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\n{}",
-        b"POST /v1/tokens/chat/refresh HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/tokens/chat/refresh HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/tokens/chat/refresh HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST /v1/tokens/chat/refresh HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        POST + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        POST + b" HTTP/1.1\r\nHost: h\r\nContent-Length: +2\r\n\r\n{}",
+        POST + b" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        POST + b" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        POST + b" HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        POST + b" HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /v1/tokens/chat%0A HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"GET /v1/tokens/chat%00 HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"POST /v1/reload%0A HTTP/1.1\r\nHost: h\r\n\r\n",
+        POST + b" HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\n{}",
     ],
     ids=lambda data: data[:60].decode("latin-1").encode("unicode_escape").decode(),
 )

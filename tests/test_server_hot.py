@@ -35,7 +35,7 @@ def dateless(answer):
     return b"\r\n".join(line for line in answer.raw.split(b"\r\n") if not line.startswith(b"date:"))
 
 
-async def same_on_both_ways(site, line, accept=None):
+async def same_on_both_ways(line, accept=None):
     """Check that memory and API say the same now, and return what they say."""
     headers = {"Accept": accept} if accept else {}
     api = await line.ask("GET", COLD, headers=headers)
@@ -79,7 +79,7 @@ def test_memory_and_api_agree_at_every_moment_of_a_tokens_life(accept):
         statuses = set()
         for moment in sorted(moment for moment in moments if moment >= site.clock.boot()):
             site.clock.advance_to(moment)
-            answer = await same_on_both_ways(site, line, accept)
+            answer = await same_on_both_ways(line, accept)
             statuses.add((answer.status, served.snapshot.status))
         assert statuses == {(200, "fresh"), (200, "stale"), (503, "expired")}
 
@@ -92,9 +92,9 @@ def test_memory_and_api_agree_after_whatever_happens_to_a_token():
         served = site.household.tokens["chat"]
 
         async def told(happening):
-            before = await same_on_both_ways(site, line)
+            before = await same_on_both_ways(line)
             happening()
-            after = await same_on_both_ways(site, line)
+            after = await same_on_both_ways(line)
             return before, after
 
         before, after = await told(lambda: served.update(mint(expires_at=site.clock.wall() + 900)))
@@ -105,7 +105,7 @@ def test_memory_and_api_agree_after_whatever_happens_to_a_token():
         before, after = await told(lambda: served.report_denied(served.token, code=401))
         assert (before.status, after.status) == (200, 503)
         await told(lambda: served.update("opaque-token", expires_at=None))
-        assert (await same_on_both_ways(site, line)).json["expires_in"] is None
+        assert (await same_on_both_ways(line)).json["expires_in"] is None
 
     serving(test)
 
@@ -114,9 +114,9 @@ def test_memory_and_api_agree_after_whatever_happens_to_a_token():
 def test_memory_and_api_agree_when_the_clock_is_set(step_s):
     async def test(site):
         line = await site.unix()
-        before = await same_on_both_ways(site, line)
+        before = await same_on_both_ways(line)
         site.clock.step_wall(step_s)
-        after = await same_on_both_ways(site, line)
+        after = await same_on_both_ways(line)
         assert before.json["expires_in"] == after.json["expires_in"]
 
     serving(test)
@@ -125,9 +125,9 @@ def test_memory_and_api_agree_when_the_clock_is_set(step_s):
 def test_a_suspend_counts():
     async def test(site):
         line = await site.unix()
-        before = await same_on_both_ways(site, line)
+        before = await same_on_both_ways(line)
         site.clock.suspend(10.0)
-        after = await same_on_both_ways(site, line)
+        after = await same_on_both_ways(line)
         assert before.json["expires_in"] - after.json["expires_in"] == 10
 
     serving(test)
@@ -136,14 +136,14 @@ def test_a_suspend_counts():
 def test_a_reload_is_seen_at_once_on_an_open_connection():
     async def test(site):
         line = await site.unix()
-        await same_on_both_ways(site, line)
+        await same_on_both_ways(line)
         source = ScriptedSource(lambda: mint(expires_at=site.clock.wall() + 50, jti="new"))
         site.clock.advance(60)
         await site.household.apply((parts_of("chat", source, url="https://new.example"), parts_of("other")))
         await site.until(lambda: site.household.tokens["chat"].snapshot.generation == 2)
-        assert (await same_on_both_ways(site, line)).json["generation"] == 2
+        assert (await same_on_both_ways(line)).json["generation"] == 2
         await site.household.apply((parts_of("other"),))
-        assert (await same_on_both_ways(site, line)).status == 404
+        assert (await same_on_both_ways(line)).status == 404
 
     serving(test)
 
@@ -272,7 +272,7 @@ def test_the_date_is_that_of_the_answer():
         before = await line.ask()
         site.clock.advance(60)
         async with asyncio.timeout(PATIENCE_S):
-            while (later := await line.ask()).headers["date"] == first.headers["date"]:
+            while (later := await line.ask()).headers["date"] == first.headers["date"]:  # noqa: ASYNC110 - As a client.
                 await asyncio.sleep(0.01)
         assert before.headers["date"] == first.headers["date"] != later.headers["date"]
         assert dateless(await line.ask("GET", COLD)) == dateless(later)

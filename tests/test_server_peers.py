@@ -1,4 +1,4 @@
-"""Who may connect to the Unix socket: by the kernel's word, before a byte is read. Real processes, real users."""
+"""Who may connect to the Unix socket: by the kernel's word, before a byte is read. With real users."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ sys.stdout.buffer.write(received)
 """
 
 
-def asked_as(sidecar, uid=STRANGER, gid=STRANGER, groups=(), path="/v1/tokens/chat", method="GET"):
+def asked_as(sidecar, *, uid=STRANGER, gid=STRANGER, groups=(), request=None):
     """Send a request as another user, and return all that came back."""
-    request = a_request(method, path, json_body={} if method == "POST" else None).decode()
+    request = (request or a_request("GET", "/v1/tokens/chat")).decode()
     told = [str(sidecar.socket_path), str(uid), str(gid), ",".join(map(str, groups)), request]
     done = subprocess.run([sys.executable, "-c", CLIENT, *told], capture_output=True, check=True)
     return done.stdout
@@ -71,7 +71,7 @@ def test_another_user_who_gets_past_the_modes_gets_no_byte(path):
         opened(sidecar).until_token()
         sidecar.socket_path.parent.chmod(0o711)
         sidecar.socket_path.chmod(0o666)
-        assert asked_as(sidecar, path=path) == b""
+        assert asked_as(sidecar, request=a_request("GET", path)) == b""
         lines = eventually(lambda: sidecar.logged("peerRefused"))
         assert lines[0]["uid"] == STRANGER
 
@@ -81,8 +81,9 @@ def test_allowed_users_read_tokens_and_do_not_reload():
     server = f"allow_uids = [{STRANGER}]"
     with FakeBackend() as backend, running(a_config(backend.url, server=server)) as sidecar:
         opened(sidecar).until_token()
+        reload = a_request("POST", "/v1/reload", json_body={})
         assert asked_as(sidecar).startswith(b"HTTP/1.1 200")
-        assert asked_as(sidecar, method="POST", path="/v1/reload").startswith(b"HTTP/1.1 403")
+        assert asked_as(sidecar, request=reload).startswith(b"HTTP/1.1 403")
         assert asked_as(sidecar, uid=STRANGER - 1) == b""
         assert sidecar.ask("POST", "/v1/reload", json_body={}).status == 200
 
@@ -133,7 +134,7 @@ def test_a_stranger_is_gone_before_a_request_is_read():
         assert [line["event"] for line in site.logged].count("peerRefused") == 1
 
     class Nobody(PeerRule):
-        def admits(self, peer, connection):
+        def admits(self, _peer, _connection):
             return False
 
     serving(test, peers=Nobody(own=0))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from token_keeper._redact import redact_text
 from token_keeper.cli._extra import sidecar_extra
 from token_keeper.cli._group import SafeUsageError, fail
+from token_keeper.cli._output import printable
 
 if TYPE_CHECKING:
     from token_keeper.sidecar.config import Checked
@@ -25,7 +27,8 @@ def config_option(command: CommandT) -> CommandT:
     """Add `--config FILE` to *command*, as the keyword ``config``."""
     return click.option(
         "--config",
-        type=click.Path(path_type=Path),
+        # Whether it can be read is found out by reading: that is exit code 66, not wrong usage.
+        type=click.Path(path_type=Path, readable=False),
         metavar="FILE",
         help=f"The configuration. Default: ${VARIABLE}.",
     )(command)
@@ -69,4 +72,10 @@ def read(path: Path) -> Checked:
     try:
         return load(path)
     except OSError as error:
-        fail(f"the configuration cannot be read ({error.strerror})", os.EX_NOINPUT)
+        # Like every argument it may be a token that landed in the wrong place.
+        shown = printable(redact_text(str(path)))
+        fail(
+            f"the configuration {shown} cannot be read ({error.strerror}); "
+            f"name a file that uid {os.geteuid()} can read with --config, or in ${VARIABLE}",
+            os.EX_NOINPUT,
+        )

@@ -18,7 +18,7 @@ from token_keeper.cli._group import fail
 @config_option
 @click.option(
     "--socket",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="PATH",
     help="Where the Unix socket is made, instead of server.socket.",
 )
@@ -55,7 +55,7 @@ def serve(
         from token_keeper.sidecar._logging import sidecar_logger  # noqa: PLC0415 # As above.
         from token_keeper.sidecar._serve import exit_now, run  # noqa: PLC0415 # As above.
         from token_keeper.sidecar.server._sockets import CannotListenError  # noqa: PLC0415 # As above.
-    # What was imported stays: looking for garbage in it costs a tenth of the start, and time ever after.
+    # What was imported stays. Looking for garbage in it would make requests wait.
     gc.freeze()
     gc.enable()
     keep_memory_private()

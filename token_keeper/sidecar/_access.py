@@ -117,6 +117,7 @@ class Keys:
         """
         access, metrics = (_read_or_make(path) if path else b"" for path in self._files)
         if access and hmac.compare_digest(access, metrics):
+            del access, metrics
             raise KeyFileError(
                 f"server.metrics_key_file: {self._files[1]} holds the access key; "
                 "remove the file, so that a key of its own is made"
@@ -172,7 +173,10 @@ def _read_or_make(path: Path) -> bytes:
         _make(path)
         return _read(path)
     except OSError as error:
-        raise KeyFileError(f"the key file {path} cannot be made ({error.strerror})") from None
+        raise KeyFileError(
+            f"the key file {path} cannot be made ({error.strerror}); "
+            f"its directory must exist, and uid {os.geteuid()} must be able to write there"
+        ) from None
 
 
 def _read(path: Path) -> bytes:
@@ -182,21 +186,11 @@ def _read(path: Path) -> bytes:
         raise
     except OSError as error:
         raise KeyFileError(f"the key file {path} cannot be read ({error.strerror})") from None
-    with os.fdopen(descriptor, "rb") as file:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise KeyFileError(f"the key file {path} is no file; remove it, and one is made")
-        if state.st_uid not in {0, os.geteuid()}:
-            raise KeyFileError(
-                f"the key file {path} belongs to uid {state.st_uid}; it must be ours or root's"
-            )
-        if state.st_mode & 0o077:
-            mode = stat.S_IMODE(state.st_mode)
-            raise KeyFileError(
-                f"the key file {path} has mode {mode:04o}, so others can reach it; make it 0600, "
-                "and remove it first if they may have read it: then a new key is made"
-            )
-        line = file.read(KEY_FILE_MAX).removesuffix(b"\n").removesuffix(b"\r")
+    try:
+        _check_private(path, os.fstat(descriptor))
+        line = os.read(descriptor, KEY_FILE_MAX).removesuffix(b"\n").removesuffix(b"\r")
+    finally:
+        os.close(descriptor)
     if not KEY.fullmatch(line):
         # From here on no frame of the traceback holds what was read.
         del line
@@ -205,6 +199,18 @@ def _read(path: Path) -> bytes:
             "remove it, and a key is made"
         )
     return line
+
+
+def _check_private(path: Path, state: os.stat_result) -> None:
+    if not stat.S_ISREG(state.st_mode):
+        raise KeyFileError(f"the key file {path} is no file; remove it, and one is made")
+    if state.st_uid not in {0, os.geteuid()}:
+        raise KeyFileError(f"the key file {path} belongs to uid {state.st_uid}; it must be ours or root's")
+    if state.st_mode & 0o077:
+        raise KeyFileError(
+            f"the key file {path} has mode {stat.S_IMODE(state.st_mode):04o}, so others can reach it; "
+            "make it 0600, and remove it first if they may have read it: then a new key is made"
+        )
 
 
 def _make(path: Path) -> None:

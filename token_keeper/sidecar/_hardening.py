@@ -21,19 +21,27 @@ def keep_memory_private() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def allow_files(connections: int, logger: Any) -> None:
-    """Raise our limit of open files so that *connections* fit, or say that they do not."""
+def allow_files(connections: int, logger: Any) -> int:
+    """Raise our limit of open files so that *connections* fit. Returns how many do.
+
+    If that is fewer, it is logged. Without a limit of our own, connections would take the
+    files that fetches and sinks need.
+    """
     needed = connections + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
-        return
+        return connections
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < needed:
-        logger.warning(
-            "openFilesLimit",
-            limit=hard,
-            needed=needed,
-            remedy="raise LimitNOFILE= of the service, or lower server.max_connections",
-        )
+    if allowed >= needed:
+        return connections
+    fitting = min(connections, max(allowed - SPARE_FILES, allowed // 2))
+    logger.warning(
+        "openFilesLimit",
+        limit=hard,
+        needed=needed,
+        connections=fitting,
+        remedy="raise LimitNOFILE= of the service, or lower server.max_connections",
+    )
+    return fitting

@@ -73,7 +73,7 @@ class Listening:
         sockets = passed.tcp
         if not sockets and config.listen:
             host, _, port = config.listen.rpartition(":")
-            if not (port.isascii() and port.isdigit() and int(port) < 65_536):
+            if not (host and port.isascii() and port.isdigit() and int(port) < 65_536):
                 raise CannotListenError(
                     "server.listen: must be HOST:PORT, such as 127.0.0.1:8750", os.EX_CONFIG
                 )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any, Literal, TextIO
 
 from token_keeper.logs import redact
+from token_keeper.sidecar._log_stream import LogStream
 
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -26,23 +28,28 @@ def sidecar_logger(
 ) -> Any:
     """Return a structlog logger that writes to *stream*, and send all other libraries' records there too.
 
+    It never raises and never waits: lines that the stream does not take are lost, and counted.
+
     Args:
         look: ``json``, ``console``, or None: console in a terminal, else JSON.
         level: The least that is logged.
-        stream: Default: standard error.
+        stream: A file with a descriptor. Default: standard error.
     """
     import structlog  # noqa: PLC0415 - Takes a tenth of a second.
 
-    target = stream or sys.stderr
+    # Python has none if the descriptor was closed when we were started.
+    target = stream or sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123 - For as long as we live.
     is_terminal = target.isatty()
+    lines = _Lines(is_coloured=is_terminal) if look == "console" or (not look and is_terminal) else _as_json
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+
+    def told(lost: int) -> str:
+        event = stamp(None, "", {"level": "warning", "event": "logLinesLost", "lines": lost})
+        return lines(None, "", event)
+
     logger = structlog.wrap_logger(
-        structlog.WriteLogger(target),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            redact,
-            _Lines(is_coloured=is_terminal) if look == "console" or (not look and is_terminal) else _as_json,
-        ],
+        LogStream(target.fileno(), told),
+        processors=[structlog.processors.add_log_level, stamp, redact, lines],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         context_class=dict,
         cache_logger_on_first_use=True,

@@ -87,7 +87,7 @@ class Process:
 
     async def _serve(self, listening: Listening) -> None:
         config = self._config
-        allow_files(config.max_connections, self._log)
+        connections = allow_files(config.max_connections, self._log)
         household = Household(self._checked.parts, logger=self._log)
         reload = Reload(
             self._checked.path,
@@ -114,7 +114,7 @@ class Process:
             app,
             household,
             peers=own_rule(config.allow_uids, config.allow_gids),
-            max_connections=config.max_connections,
+            max_connections=connections,
             logger=self._log,
             is_verbose=config.log_level == "debug",
         )

@@ -74,9 +74,11 @@ class Reports:
         served = named(self._household, request)
         wait_s = query_of(request, _WAIT).get("wait", 0.0)
         report = await _report_of(request)
-        verdict = served.report_denied(
-            self._raw(served, report), by=report.by, code=report.code, reason=report.reason
-        )
+        raw = self._raw(served, report)
+        # Of another token we do not know what to mask in what a server said, and it decides nothing.
+        code, reason = (report.code, report.reason) if raw else (None, None)
+        verdict = served.report_denied(raw, by=report.by, code=code, reason=reason)
+        del raw
         if wait_s > 0:
             return await self._with_token(served, verdict, report.by, wait_s, request)
         hopeful = verdict in {Verdict.DENIED, Verdict.GAVE_UP}

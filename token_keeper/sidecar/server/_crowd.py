@@ -120,12 +120,12 @@ class Crowd:
             self._make_room()
         return len(self.guests) <= self.limit
 
-    def leave(self, guest: Guest) -> None:
+    def leave(self, guest: object) -> None:
         """Count *guest* out. Does nothing the second time."""
         self.guests.pop(guest, None)
         self._strangers.pop(guest, None)
 
-    def know(self, guest: Guest) -> None:
+    def know(self, guest: object) -> None:
         """Note that *guest* has shown a key: it is no stranger any more."""
         self._strangers.pop(guest, None)
 

@@ -36,6 +36,7 @@ _NOTED = frozenset(
         b"sec-fetch-site",
         b"content-length",
         b"transfer-encoding",
+        b"upgrade",
     }
 )
 _CONDITIONS = frozenset(
@@ -47,7 +48,6 @@ _CONDITIONS = frozenset(
         b"if-range",
         b"range",
         b"expect",
-        b"upgrade",
     }
 )
 _OWN_SITE = frozenset({b"same-origin", b"none"})
@@ -148,37 +148,48 @@ def head_of(method: bytes, url: bytes, version: str, headers: Iterable[tuple[byt
         raise Refused(refusals.NOT_A_PATH)
     if version not in {"1.1", "1.0"}:
         raise Refused(refusals.GARBLED)
+    noted, accept, is_plain = _sorted(headers)
+    if b"transfer-encoding" in noted or b"content-length" in noted:
+        _check_body(method, version, noted)
+        is_plain = False
+    if version == "1.1" and b"host" not in noted:
+        raise Refused(refusals.NO_HOST)
+    raw_path, mark, query = url.partition(b"?")
+    path = _unescaped(raw_path) if b"%" in raw_path else raw_path.decode()
+    is_plain = is_plain and not mark and version == "1.1"
+    return Head(method, version, path, query, noted, accept, is_plain)
+
+
+def _sorted(headers: Iterable[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], bytes, bool]:
+    """Return the headers that matter here, what may be answered, and whether there is no condition."""
     noted: dict[bytes, bytes] = {}
-    is_plain, accept, wants_to_switch = True, None, method == b"CONNECT"
+    accepts = []
+    is_plain = True
     for name, value in headers:
         if name in _NOTED:
             if name in noted:
                 raise Refused(refusals.TWICE)
             noted[name] = value
         elif name == b"accept":
-            is_plain = is_plain and accept is None
-            accept = value
+            accepts.append(value)
         elif name in _CONDITIONS or (name == b"connection" and value.lower() != b"keep-alive"):
             is_plain = False
-            wants_to_switch = wants_to_switch or name == b"upgrade"
-    if b"transfer-encoding" in noted or b"content-length" in noted:
-        if wants_to_switch:
-            # The parser would take the body for the next request.
-            raise Refused(refusals.SWITCHING)
-        _check_body(version, noted)
-        is_plain = False
-    if version == "1.1" and b"host" not in noted:
-        raise Refused(refusals.NO_HOST)
-    raw_path, _, query = url.partition(b"?")
-    path = unquote_to_bytes(raw_path).decode("utf-8", "replace") if b"%" in raw_path else raw_path.decode()
+    is_plain = is_plain and len(accepts) < 2 and b"upgrade" not in noted
+    return noted, accepts[0] if accepts else b"*/*", is_plain
+
+
+def _unescaped(raw_path: bytes) -> str:
+    path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
     if not path.isprintable():
         # Routes end with a `$`, which also matches before a line end: another path for the table of accesses.
         raise Refused(refusals.NOT_PRINTABLE)
-    is_plain = is_plain and version == "1.1" and b"?" not in url
-    return Head(method, version, path, query, noted, accept or b"*/*", is_plain)
+    return path
 
 
-def _check_body(version: str, noted: dict[bytes, bytes]) -> None:
+def _check_body(method: bytes, version: str, noted: dict[bytes, bytes]) -> None:
+    if b"upgrade" in noted or method == b"CONNECT":
+        # The parser would take the body for the next request.
+        raise Refused(refusals.SWITCHING)
     length = noted.get(b"content-length")
     encoding = noted.get(b"transfer-encoding")
     if encoding is not None:

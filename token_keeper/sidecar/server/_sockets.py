@@ -165,7 +165,8 @@ def _mapped(path: Path) -> Iterator[None]:
         denied = error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
         raise CannotListenError(
             f"server.socket: cannot listen at {path} ({error.strerror}); "
-            "choose a path in a directory of our own, or let systemd make one with RuntimeDirectory=",
+            "choose another place with server.socket or --socket, in a directory that "
+            f"uid {os.geteuid()} can write, or let systemd make one with RuntimeDirectory=",
             os.EX_NOPERM if denied else os.EX_CANTCREAT,
         ) from None
 
@@ -179,9 +180,17 @@ def _own_directory(directory: Path, mode: int) -> None:
             directory.mkdir(mode=mode)
             # Only adds what the umask took: the directory is ours and new.
             directory.chmod(mode)
-    state = directory.stat()
+    link, state = directory.lstat(), directory.stat()
+    if stat.S_ISLNK(link.st_mode) and link.st_uid not in {0, os.geteuid()}:
+        raise CannotListenError(
+            f"server.socket: the directory {directory} is a link of uid {link.st_uid}, who could let it lead "
+            "elsewhere; remove the link, or use a directory of our own",
+            os.EX_NOPERM,
+        )
     if not stat.S_ISDIR(state.st_mode):
-        raise CannotListenError(f"server.socket: {directory} is no directory", os.EX_CANTCREAT)
+        raise CannotListenError(
+            f"server.socket: {directory} is no directory; choose a path in a directory", os.EX_CANTCREAT
+        )
     if state.st_uid not in {0, os.geteuid()}:
         raise CannotListenError(
             f"server.socket: the directory {directory} belongs to uid {state.st_uid}, who could put "
@@ -192,7 +201,7 @@ def _own_directory(directory: Path, mode: int) -> None:
         raise CannotListenError(
             f"server.socket: others can write to the directory {directory} (mode "
             f"{stat.S_IMODE(state.st_mode):04o}) and could put another socket in our place; "
-            "use a directory of our own, such as one that is made here if it is missing",
+            "use a directory of our own; one that does not exist yet is made, with the right mode",
             os.EX_NOPERM,
         )
 
