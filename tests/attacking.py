@@ -1,4 +1,4 @@
-"""What attackers bring along: backends that lie, requests that no client sends, and texts that pose as others."""
+"""What attackers bring along: backends that lie, and texts that pose as something else."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sidecar import Answer, Sidecar, Talk
+from sidecar import Answer, Sidecar, Talk, a_request
 
 T = TypeVar("T")
 
 EVIL = (
     "\x1b[2J\x1b[31mred\x1b]0;title\x07\x9b31m\r\nInjected: yes\r\n"
-    '{"event":"forged","level":"info"}\n17:00:00.000 info    forged\u2028\u202e\u0000<script>alert(1)</script>'
+    '{"event":"forged"}\n17:00:00.000 info    forged\u2028\u202e\u0000<script>alert(1)</script>'
 )
 """Escapes of terminals, lines that pose as log lines or headers, a right-to-left override, markup."""
 DANGEROUS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]")
@@ -62,7 +62,7 @@ class HostileBackend(ThreadingHTTPServer):
                 asked.append(self.path)
                 replies.get(self.path.partition("?")[0], nothing)(self)
 
-            do_POST = do_GET
+            do_POST = do_GET  # noqa: N815 - The library's name.
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
@@ -85,7 +85,7 @@ def nothing(reply: BaseHTTPRequestHandler) -> None:
 
 
 def says(body: object, *, status: int = 200, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Return a reply with *body*, JSON if it is no text; underscores in the names of *headers* are hyphens."""
+    """Return a reply with *body*, JSON if it is no text. In names of *headers* underscores are hyphens."""
     data = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else json.dumps(body).encode()
 
     def reply(one: BaseHTTPRequestHandler) -> None:
@@ -126,16 +126,15 @@ def tables(backend: HostileBackend, paths: dict[str, str], extra: str = "") -> s
     )
 
 
-def heard(talk: Talk, data: bytes, *, quiet_s: float = 0.3) -> bytes:
+def heard(talk: Talk, data: bytes, *, quiet_s: float = 0.3, within_s: float = 10.0) -> bytes:
     """Send *data*, and return all that comes back until the other side closes or says nothing for a while."""
+    deadline = time.monotonic() + within_s
     talk.sock.settimeout(quiet_s)
-    try:
+    with suppress(ConnectionError):
         talk.send(data)
-    except ConnectionError:
-        pass
     received = b""
     try:
-        while more := talk.sock.recv(65_536):
+        while time.monotonic() < deadline and (more := talk.sock.recv(65_536)):
             received += more
     except (TimeoutError, ConnectionError):
         pass
@@ -183,12 +182,10 @@ def harmless(text: str) -> bool:
     return DANGEROUS.search(text) is None
 
 
-def events_of(sidecar: Sidecar, *, quiet_s: float = 0.3) -> bytes:
+def events_of(sidecar: Sidecar) -> bytes:
     """Return what a new event stream tells of the last day."""
     with sidecar.connect() as talk:
-        return heard(
-            talk, b"GET /v1/events?history=86400 HTTP/1.1\r\nHost: localhost\r\n\r\n", quiet_s=quiet_s
-        )
+        return heard(talk, a_request("GET", "/v1/events?history=86400"), within_s=1)
 
 
 def viewer(sidecar: Sidecar) -> str:
@@ -203,10 +200,8 @@ def silent_connections(sidecar: Sidecar, count: int, beginning: bytes) -> list[s
     opened = []
     for _ in range(count):
         sock = socket.create_connection(("127.0.0.1", sidecar.port), 5)
-        try:
+        with suppress(ConnectionError):
             sock.sendall(beginning)
-        except ConnectionError:
-            pass
         opened.append(sock)
     return opened
 

@@ -215,8 +215,9 @@ class Sidecar:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Its log lines, in JSON."""
-        return [json.loads(line) for line in self.log_text.splitlines() if line.startswith("{")]
+        """Its log lines, in JSON. One that is being written just now is not among them."""
+        whole, _, _ = self.log_text.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Return the log lines of *event*."""

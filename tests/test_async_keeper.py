@@ -389,6 +389,21 @@ def test_an_update_during_a_fetch_wins_and_satisfies_the_waiters() -> None:
     run(main)
 
 
+def test_a_reader_that_finds_no_token_after_a_suspend_wakes_the_scheduler() -> None:
+    async def main(clock: VirtualClock) -> None:
+        source = ScriptedSource(fresh(clock), takes_s=0.01)
+        async with AsyncTokenKeeper(source, policy=NO_SPLAY, clock=clock) as keeper:
+            await asyncio.sleep(1)
+            clock.suspend(8 * HOUR)
+            with pytest.raises(TokenUnavailable):
+                _ = keeper.token
+            await asyncio.sleep(0.1)
+            assert keeper.token
+            assert len(source.calls) == 2
+
+    run(main)
+
+
 def test_a_suspend_is_seen_and_the_token_replaced() -> None:
     async def main(clock: VirtualClock) -> None:
         told: list[str] = []

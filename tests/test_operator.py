@@ -1,4 +1,4 @@
-"""What an operator asks of the sidecar who trusts nothing: each row of its API, and each way to start it wrongly."""
+"""What an operator asks who trusts nothing: each row of the API, what strangers can do, each wrong start."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ def sidecar():
             yield running_one
 
 
-def asked(sidecar, way, method, path, headers, body):
+def asked(sidecar, way, row):
     """Ask in one of WAYS, and return the answer; of a stream only its head."""
+    method, path, headers, body = row
     if "If-None-Match" in headers:
         headers = {"If-None-Match": sidecar.until_token().headers["etag"]}
     if way != "unix":
@@ -85,10 +86,10 @@ def asked(sidecar, way, method, path, headers, body):
 @pytest.mark.parametrize("way", WAYS)
 def test_each_row_of_the_api_answers_as_promised_by_each_way_in(sidecar, way):
     wrong = []
-    for method, path, headers, body, statuses in WALK:
+    for method, target, headers, body, statuses in WALK:
         current = sidecar.until_token().json
-        path = path.replace("CURRENT", str(current["generation"]))
-        answer = asked(sidecar, way, method, path, headers, body)
+        path = target.replace("CURRENT", str(current["generation"]))
+        answer = asked(sidecar, way, (method, path, headers, body))
         may_see = answer.status == 200 and method == "GET" and path.startswith(TOKEN)
         has_token = current["token"].encode() in answer.raw
         is_problem = answer.headers.get("content-type") == "application/problem+json"
@@ -122,7 +123,8 @@ def asks(*address, family):
         sock.sendall(b"GET /v1/tokens/chat HTTP/1.1\\r\\nHost: 127.0.0.1:%d\\r\\n\\r\\n" % port)
         return b'"token"' in sock.recv(65536)
 run = directory + "/run/token-keeper"
-for path in (run + "/access-key", directory + "/out/token", directory + "/keeper.toml", run + "/api.sock.lock"):
+private = (run + "/access-key", directory + "/out/token", directory + "/keeper.toml", run + "/api.sock.lock")
+for path in private:
     tries("read " + path, lambda: open(path).read())
     tries("write " + path, lambda: open(path, "a").close())
     tries("remove " + path, lambda: os.unlink(path))
@@ -132,8 +134,9 @@ tries("list", lambda: os.listdir(run))
 tries("make", lambda: open(directory + "/out/.token-keeper.x", "w"))
 tries("tcp", lambda: asks(("127.0.0.1", port), family=socket.AF_INET))
 tries("signal", lambda: os.kill(pid, signal.SIGHUP))
-for name in ("environ", "mem", "fd"):
-    tries(name, lambda: os.listdir(f"/proc/{pid}/fd") if name == "fd" else open(f"/proc/{pid}/{name}", "rb").read(1))
+tries("descriptors", lambda: os.listdir(f"/proc/{pid}/fd"))
+for name in ("environ", "mem"):
+    tries(name, lambda: open(f"/proc/{pid}/{name}", "rb").read(1))
 print(json.dumps(got_away_with))
 """
 

@@ -179,6 +179,9 @@ class Scheduler:
             self._contained(charge, self._obey, charge, effect)
         if not self._contained(charge, self._grant_wakeup, charge):
             self._set_wakeup(charge, self._clock.boot() + TICK_S)
+        if charge.wakes <= self._clock.boot():
+            # The loop's timers stood still in suspend: it is late already, and nobody else wakes it.
+            self._wake.set()
 
     def _contained(self, charge: Charge, act: Callable[..., None], *args: Any) -> bool:
         """Call *act* and return whether it went well; if it did not, the others go on all the same."""

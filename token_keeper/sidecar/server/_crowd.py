@@ -24,6 +24,8 @@ BLOCKED_S = 10.0
 """How long a client may read nothing of what we have for it."""
 LINGER_S = 2.0
 """How long a client that was refused may take to notice."""
+TOLD_MAX = 16
+"""Connections beyond the limit that are told so. More are cut off: their files are for fetches and sinks."""
 RESERVED = 4
 """Connections that only health probes get."""
 RESERVED_S = 2.0
@@ -104,6 +106,11 @@ class Crowd:
     def is_full(self) -> bool:
         """Whether only the reserved connections are left."""
         return len(self.guests) > self.limit - RESERVED
+
+    @property
+    def is_overrun(self) -> bool:
+        """Whether there is no room even for who is told that there is none."""
+        return len(self.guests) > self.limit + TOLD_MAX
 
     def enter(self, guest: Guest) -> bool:
         """Count *guest* in. Returns whether there is room at all.

@@ -63,7 +63,9 @@ class Connection(Turns):
             self._idle_s = RESERVED_S
             self._behind.log.warning("connectionsFull", limit=self._crowd.limit)
         self._deadlines.idle = self._crowd.now + self._idle_s
-        if not has_room:
+        if self._crowd.is_overrun:
+            self.drop()
+        elif not has_room:
             self._refuse(refusals.FULL)
 
     def _let_in(self, transport: asyncio.Transport) -> bool:

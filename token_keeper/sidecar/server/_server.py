@@ -26,6 +26,7 @@ from token_keeper.sidecar.server._guards import Gate
 from token_keeper.sidecar.server._hot import HotAnswers
 from token_keeper.sidecar.server._peers import PeerRule
 from token_keeper.sidecar.server._protocol import Connection
+from token_keeper.sidecar.server._sockets import BACKLOG
 from token_keeper.sidecar.server._sparing import SparingLog
 
 TEMPLATE = "/v1/tokens/{name}"
@@ -83,7 +84,8 @@ class Server:
             make = partial(Connection, self._behind, gate)
             # uvloop's create_server takes a Unix socket for TCP.
             create = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
-            self._listening.append(await create(make, sock=listener))
+            # Without it they would listen anew with room for a hundred.
+            self._listening.append(await create(make, sock=listener, backlog=BACKLOG))
 
     async def drain(self, patience_s: float) -> None:
         """Accept nothing more; end waits and streams now, all else within *patience_s* seconds."""
