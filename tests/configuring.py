@@ -30,9 +30,11 @@ def problems(directory: Path, text: str, environ: Mapping[str, str] | None = Non
     try:
         loaded(directory, text, environ)
     except BadConfig as bad:
-        assert str(bad) == "\n".join(f"{one.key}: {one.problem}" for one in bad.problems)
-        return {one.key: one.problem for one in bad.problems}
-    return {}
+        found = bad
+    else:
+        return {}
+    assert str(found) == "\n".join(f"{one.key}: {one.problem}" for one in found.problems)
+    return {one.key: one.problem for one in found.problems}
 
 
 def warnings(directory: Path, text: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ kernel's, and the kernel is there: a mount namespace, `setpriv`, MDWE, and the u
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
@@ -39,6 +40,10 @@ exec setpriv --reuid "$CONFINED_UID" --regid "$CONFINED_UID" $CONFINED_SUPPLEMEN
 """
 
 
+PR_GET_MDWE = 66
+"""Of prctl(2): whether writable code is forbidden."""
+
+
 def why_not() -> str:
     """Return why nothing can be confined here, or nothing."""
     if os.geteuid() != 0:
@@ -49,7 +54,15 @@ def why_not() -> str:
     tried = subprocess.run(
         ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/opt"], capture_output=True, check=False
     )
-    return "" if tried.returncode == 0 else "nothing can be mounted here"
+    if tried.returncode != 0:
+        return "nothing can be mounted here"
+    if ctypes.CDLL(None).prctl(PR_GET_MDWE, 0, 0, 0, 0) < 0:
+        return "this kernel cannot forbid writable code (before 6.3)"
+    try:
+        ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return "libseccomp is not installed"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

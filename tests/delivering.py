@@ -19,10 +19,10 @@ import uvloop
 from token_keeper import RefreshPolicy
 from token_keeper._model import EventKind, TokenEvent
 from token_keeper.profiles import profile_named
-from token_keeper.sidecar._deliveries import Deliveries
 from token_keeper.sidecar._household import Household
 from token_keeper.sidecar._served import ServedToken, TokenParts
 from token_keeper.sidecar.config._model import FileSinkConfig, HookConfig, HttpSourceConfig, TokenConfig
+from token_keeper.sidecar.deliveries import Deliveries
 from token_keeper.testing import ScriptedSource, mint
 
 T = TypeVar("T")

@@ -13,7 +13,7 @@ from commanding import InTerminal, command, json_answer, speaking
 from sidecar import a_config, a_directory, eventually, running, started
 
 from token_keeper.cli._spans import ASCII, UNICODE, bar, cells, cut, fit, folded, painted
-from token_keeper.cli._token_rows import table, token_of
+from token_keeper.cli.status._rows import table, token_of
 from token_keeper.testing import FakeBackend
 
 NOW = 1_700_000_000.0

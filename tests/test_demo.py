@@ -18,16 +18,16 @@ import pytest
 from click.testing import CliRunner
 
 from token_keeper._model import EventKind, Phase, Snapshot, Status, TokenEvent, fingerprint_of
-from token_keeper.cli import _demo_words as words
-from token_keeper.cli._demo import demo
-from token_keeper.cli._demo_backend import Doing, access_token
-from token_keeper.cli._demo_lines import JsonLines, PlainLines
-from token_keeper.cli._demo_picture import ASCII, UNICODE, bar, draw, glyphs_for, latest, mark
-from token_keeper.cli._demo_play import perform
-from token_keeper.cli._demo_record import Fault, Happening, Summary, Tally
-from token_keeper.cli._demo_server import KEY_SECRET, REVOKED, ChatServer, Refusal
-from token_keeper.cli._demo_stage import Picture, Stage
-from token_keeper.cli._demo_story import Pace, script
+from token_keeper.cli.demo import _words as words
+from token_keeper.cli.demo._backend import Doing, access_token
+from token_keeper.cli.demo._command import demo
+from token_keeper.cli.demo._lines import JsonLines, PlainLines
+from token_keeper.cli.demo._picture import ASCII, UNICODE, bar, draw, glyphs_for, latest, mark
+from token_keeper.cli.demo._play import perform
+from token_keeper.cli.demo._record import Fault, Happening, Summary, Tally
+from token_keeper.cli.demo._server import KEY_SECRET, REVOKED, ChatServer, Refusal
+from token_keeper.cli.demo._stage import Picture, Stage
+from token_keeper.cli.demo._story import Pace, script
 from token_keeper.profiles import profile_named
 from token_keeper.testing import mint
 

@@ -16,11 +16,11 @@ from token_keeper.doctor import Mark, forecast, timeline
 from token_keeper.doctor._certificates import certificate_of, verdict
 from token_keeper.doctor._findings import clock_step, examine_token
 from token_keeper.doctor._forecast import schedule_step
-from token_keeper.sources._references import BadReferenceError, has_reference, resolved
 from token_keeper.doctor._report import Status, worst
 from token_keeper.doctor._timeline import LEAST_WIDTH
 from token_keeper.doctor._words import length, listed, whole
 from token_keeper.profiles import profile_named
+from token_keeper.sources._references import BadReferenceError, has_reference, resolved
 from token_keeper.testing._mint import mint
 
 POLICY = RefreshPolicy()

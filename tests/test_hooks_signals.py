@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from delivering import eventually, keeping, lines_of, needs_root, running
 
-from token_keeper.sidecar._signals import NotSent, send_signal
 from token_keeper.sidecar.config._model import HookConfig
+from token_keeper.sidecar.deliveries._signals import NotSent, send_signal
 
 SERVICE = """
 import os, signal, sys, time
@@ -136,7 +136,7 @@ def test_a_link_a_pipe_and_a_missing_file_are_not_read(directory: Path) -> None:
 def test_one_who_may_not_signal_the_process_is_told_so(directory: Path) -> None:
     script = (
         "import os, sys\n"
-        "from token_keeper.sidecar._signals import NotSent, send_signal\n"
+        "from token_keeper.sidecar.deliveries._signals import NotSent, send_signal\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try: send_signal('SIGHUP', sys.argv[1])\n"
         "except NotSent as problem: print(problem)\n"

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "testing": {0, 1, 2, 3, 4, "testing"},
     "face": {0, 1, 2, 3, 4},
 }
-MAY_IMPORT_TESTING = ("cli/_demo", "cli/_simulate")
+MAY_IMPORT_TESTING = ("cli/demo/", "cli/_simulate")
 ACTING = {"asyncio", "threading", "time", "random", "logging", "structlog", "httpx", "tenacity", "os"}
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
 FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

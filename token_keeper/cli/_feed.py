@@ -7,6 +7,7 @@ import time
 
 from token_keeper.cli._answers import document_of
 from token_keeper.cli._client import TIMEOUT_S, Exchange, Nonsense, NotAllowed, Sidecar, Unreachable
+from token_keeper.cli._polled import Polled
 from token_keeper.cli._wire import Garbled, Message, MessageParser
 
 SILENCE_S = 45.0
@@ -17,13 +18,14 @@ PAUSE_MIN_S, PAUSE_MAX_S = 0.25, 5.0
 _ID = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
-class Feed:
+class Feed(Polled):
     """The events of a sidecar, from piece to piece.
 
         feed = Feed(sidecar, "/v1/events")
         feed.connect()
-        while poll(feed.descriptor, feed.timeout_s()):
-            messages = feed.advance()
+        while True:
+            is_readable = poll(feed.descriptor, feed.timeout_s())
+            messages = feed.advance(is_readable=is_readable)
 
     After a lost connection it goes on after the last event that was seen.
 
@@ -38,25 +40,14 @@ class Feed:
     """
 
     def __init__(self, sidecar: Sidecar, target: str) -> None:
+        super().__init__(sidecar)
         self.path = sidecar.path
-        self._sidecar = sidecar
         self._target = target
-        self._exchange: Exchange | None = None
         self._messages = MessageParser()
         self._last_id = ""
         self._pause_s = PAUSE_MIN_S
-        self._due_at = 0.0
         self.lost_at: float | None = None
         self.reason = ""
-
-    @property
-    def descriptor(self) -> int | None:
-        """What to poll for reading, if there is a connection."""
-        return self._exchange.fileno() if self._exchange else None
-
-    def timeout_s(self) -> float:
-        """Return the seconds after which `advance` is due, also if nothing comes."""
-        return max(self._due_at - time.monotonic(), 0.0)
 
     def connect(self) -> None:
         """Ask for the stream. Raises as `Exchange`."""
@@ -65,12 +56,6 @@ class Feed:
         self._messages = MessageParser()
         self._exchange = self._sidecar.begin("GET", self._target, headers=headers, body_max=None)
         self._due_at = time.monotonic() + TIMEOUT_S
-
-    def close(self) -> None:
-        """Hang up."""
-        exchange, self._exchange = self._exchange, None
-        if exchange:
-            exchange.close()
 
     def suspend(self, reason: str) -> None:
         """Hang up, and try again after the longest pause."""

@@ -13,15 +13,15 @@ import click
 from token_keeper import __version__
 
 COMMANDS = {
-    "demo": ("token_keeper.cli._demo:demo", "See a keeper at work, without any configuration."),
+    "demo": ("token_keeper.cli.demo._command:demo", "See a keeper at work, without any configuration."),
     "inspect": ("token_keeper.cli._inspect:inspect", "Say what a token is, and whether it can work."),
     "explain": ("token_keeper.cli._explain:explain", "Say why a server refuses tokens with a code."),
     "doctor": ("token_keeper.cli._doctor:doctor", "Go to a backend step by step, and say what is wrong."),
     "serve": ("token_keeper.cli._serve:serve", "Keep tokens fresh, and give them to other programs."),
     "check": ("token_keeper.cli._check:check", "Say what is wrong with a configuration, without starting."),
     "get": ("token_keeper.cli._get:get", "Print a token that the sidecar keeps."),
-    "run": ("token_keeper.cli._run:run", "Run a program with a token that stays valid."),
-    "status": ("token_keeper.cli._status:status", "Say how the sidecar's tokens are, once or live."),
+    "run": ("token_keeper.cli.run._command:run", "Run a program with a token that stays valid."),
+    "status": ("token_keeper.cli.status._command:status", "Say how the sidecar's tokens are, once or live."),
     "events": ("token_keeper.cli._events:events", "Follow what happens to the sidecar's tokens."),
     "refresh": ("token_keeper.cli._refresh:refresh", "Have the sidecar fetch a token now."),
     "denied": ("token_keeper.cli._denied:denied", "Tell the sidecar that a server refused its token."),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from token_keeper.sidecar._deliveries import SinkState
 from token_keeper.sidecar._household import Household
 from token_keeper.sidecar._served import ServedToken
+from token_keeper.sidecar.deliveries._deliveries import SinkState
 
 MARGIN_S = 10.0
 """A token has to be usable for so much longer ..."""

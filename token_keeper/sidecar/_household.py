@@ -13,10 +13,10 @@ from token_keeper._clock import Clock, SystemClock
 from token_keeper._model import TokenEvent
 from token_keeper._scheduler import CANCEL_GRACE_S, TICK_S, Scheduler
 from token_keeper.logs import keeper_logger
-from token_keeper.sidecar._crew import Crew
-from token_keeper.sidecar._deliveries import Deliveries
 from token_keeper.sidecar._event_log import EventLog
 from token_keeper.sidecar._served import ServedToken, TokenParts
+from token_keeper.sidecar.deliveries import Deliveries
+from token_keeper.sidecar.deliveries._crew import Crew
 
 LIVE_S = 3 * TICK_S
 """After so many seconds without a tick the scheduler counts as dead."""

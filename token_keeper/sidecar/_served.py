@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from token_keeper._clock import Clock
-from token_keeper._errors import FetchError, KeeperClosed, RefusedError, ResponseError
+from token_keeper._errors import FetchError, RefusedError, ResponseError
 from token_keeper._face import Face
 from token_keeper._inputs import CredentialsChanged, Fetched, Started
 from token_keeper._kept import KeptToken
@@ -112,9 +112,9 @@ class ServedToken(Face):
         self._kept.post(Started())
 
     def become(self, parts: TokenParts) -> bool:
-        """Do as *parts* say from now on: fetch anew, count on. Returns whether the current token still serves.
+        """Do as *parts* say from now on: fetch anew, count on.
 
-        It is withdrawn if it does not pass the new rules.
+        Returns whether the current token still serves: it is withdrawn if it does not pass the new rules.
         """
         former, self._source = self._source, _Timed(parts.source, self.tally)
         self._charged.source = self._source
@@ -204,6 +204,3 @@ class _Timed:
 
     async def aclose(self) -> None:
         await self._source.aclose()
-
-
-__all__ = ["KeeperClosed", "ServedToken", "Tally", "TokenParts"]

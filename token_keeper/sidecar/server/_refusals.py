@@ -80,7 +80,6 @@ SWITCHING = bad_request(
     "Send no body with Upgrade or CONNECT. Java's HttpClient does, until it is told version(HTTP_1_1)."
 )
 TWO_LENGTHS = bad_request("Send either Content-Length or Transfer-Encoding.")
-FOLDED = bad_request("Send each header on one line.")
 ENCODED = bad_request("Transfer-Encoding can only be chunked.")
 TWICE = bad_request("Send Host, Authorization, Origin and Sec-Fetch-Site once each.")
 TRAILER = bad_request("Send no trailers.")

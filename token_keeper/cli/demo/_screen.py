@@ -11,12 +11,12 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from token_keeper.cli import _demo_words as words
-from token_keeper.cli._demo_lines import ending
-from token_keeper.cli._demo_picture import MAX_WIDTH, draw, entry, glyphs_for
-from token_keeper.cli._demo_record import Happening, Summary
-from token_keeper.cli._demo_stage import Picture
 from token_keeper.cli._output import STYLES
+from token_keeper.cli.demo import _words as words
+from token_keeper.cli.demo._lines import ending
+from token_keeper.cli.demo._picture import MAX_WIDTH, draw, entry, glyphs_for
+from token_keeper.cli.demo._record import Happening, Summary
+from token_keeper.cli.demo._stage import Picture
 
 MAX_LOG = 500
 """Happenings that are remembered."""

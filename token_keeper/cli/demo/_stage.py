@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from token_keeper import AsyncTokenKeeper
 from token_keeper._errors import TokenUnavailable
 from token_keeper._model import EventKind, Snapshot, TokenEvent, fingerprint_of
-from token_keeper.cli import _demo_words as words
-from token_keeper.cli._demo_backend import DemoBackend, Doing
-from token_keeper.cli._demo_record import Fault, Happening, Outcome, Tally
-from token_keeper.cli._demo_server import ChatServer
-from token_keeper.cli._demo_story import REPEATED, Pace, script
+from token_keeper.cli.demo import _words as words
+from token_keeper.cli.demo._backend import DemoBackend, Doing
+from token_keeper.cli.demo._record import Fault, Happening, Outcome, Tally
+from token_keeper.cli.demo._server import ChatServer
+from token_keeper.cli.demo._story import REPEATED, Pace, script
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

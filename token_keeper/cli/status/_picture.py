@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from token_keeper.cli._event_words import KIND_WIDTH, EventLine, time_of_day
 from token_keeper.cli._spans import Glyphs, Line, Span, cells, cut, fit, folded
-from token_keeper.cli._token_rows import NAME_MAX, NAME_MIN, USABLE, WIDE, Token, is_ready, table
+from token_keeper.cli.status._rows import NAME_MAX, NAME_MIN, USABLE, WIDE, Token, is_ready, table
 
 HINT = "q ends"
 EVENTS_LEAST = 3

@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-from token_keeper.cli import _demo_words as words
-from token_keeper.cli._demo_record import Happening, Summary
-from token_keeper.cli._demo_stage import Picture
+from token_keeper.cli.demo import _words as words
+from token_keeper.cli.demo._record import Happening, Summary
+from token_keeper.cli.demo._stage import Picture
 
 EVENT_WIDTH = 18
 """Of the longest name of an event, `tokenAboutToExpire`."""

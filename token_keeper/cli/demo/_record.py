@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from token_keeper.cli._demo_server import REVOKED, Refusal
+from token_keeper.cli.demo._server import REVOKED, Refusal
 
 MAX_MARKS = 500
 """Requests whose outcome is remembered one by one: more fit on no screen."""

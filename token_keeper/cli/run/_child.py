@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from token_keeper.cli._group import Failure
-from token_keeper.cli._kernel import Signal, end_with_parent, open_signals, read_signals
+from token_keeper.cli.run._kernel import Signal, end_with_parent, open_signals, read_signals
 
 EXIT_NOT_FOUND, EXIT_NOT_EXECUTABLE = 127, 126
 EXIT_KILLED = 128

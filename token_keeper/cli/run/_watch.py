@@ -7,8 +7,9 @@ import time
 from token_keeper._secret import Secret
 from token_keeper.cli._answers import document_of
 from token_keeper.cli._asking import secret_in
-from token_keeper.cli._client import TIMEOUT_S, Exchange, Sidecar, Unreachable
+from token_keeper.cli._client import TIMEOUT_S, Sidecar
 from token_keeper.cli._group import Failure
+from token_keeper.cli._polled import Polled
 from token_keeper.cli._printing import say
 from token_keeper.cli._wire import Answer
 
@@ -20,7 +21,7 @@ PAUSE_MAX_S = 30.0
 """Most seconds between two questions that fail."""
 
 
-class Watch:
+class Watch(Polled):
     """Waits for the successors of a token.
 
     Args:
@@ -31,30 +32,13 @@ class Watch:
     """
 
     def __init__(self, sidecar: Sidecar, name: str, *, generation: int, fingerprint: str) -> None:
-        self._sidecar = sidecar
+        super().__init__(sidecar)
         self._name = name
         self._generation = generation
         self._fingerprint = fingerprint
-        self._exchange: Exchange | None = None
         self._asked_at = 0.0
-        self._due_at = 0.0
         self._failures = 0
         self._has_said = False
-
-    @property
-    def descriptor(self) -> int | None:
-        """What to poll for reading, while an answer is awaited."""
-        return self._exchange.fileno() if self._exchange else None
-
-    def timeout_s(self) -> float:
-        """Return the seconds after which `advance` is due, also if nothing comes."""
-        return max(self._due_at - time.monotonic(), 0.0)
-
-    def close(self) -> None:
-        """Hang up."""
-        exchange, self._exchange = self._exchange, None
-        if exchange:
-            exchange.close()
 
     def advance(self, *, is_readable: bool) -> Secret | None:
         """Read what came, or do what is due; return a token that was not there before."""
@@ -62,15 +46,12 @@ class Watch:
             if self._exchange is None:
                 if not self.timeout_s():
                     self._ask()
-            elif is_readable:
-                self._exchange.receive(0.0)
-                if self._exchange.parser.is_complete:
-                    return self._read(self._exchange.parser.answer)
-            elif not self.timeout_s():
-                raise Unreachable("the sidecar does not answer")
+                return None
+            answer = self._whole_answer(self._exchange, is_readable=is_readable)
+            return None if answer is None else self._read(answer)
         except Failure as failure:
             self._fail(failure)
-        return None
+            return None
 
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
@@ -81,7 +62,6 @@ class Watch:
         self._due_at = self._asked_at + WAIT_S + TIMEOUT_S
 
     def _read(self, answer: Answer) -> Secret | None:
-        self.close()
         if answer.status != 304:
             document = document_of(answer, self._sidecar.path, 200)
             token = secret_in(document, self._sidecar.path)

@@ -14,8 +14,8 @@ from typing import Any
 
 from token_keeper._redact import describe
 from token_keeper.logs import KeeperLog
-from token_keeper.sidecar._crew import Crew
 from token_keeper.sidecar.config._model import FileSinkConfig
+from token_keeper.sidecar.deliveries._crew import Crew
 from token_keeper.sinks import NotWritten, as_env, as_json, as_raw, as_template, replace_file
 
 RETRY_MIN_S = 1.0

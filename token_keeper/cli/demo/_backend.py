@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from token_keeper.cli._demo_server import ACCOUNT_SID, API_KEY_SID, CONTENT_TYPE, KEY_SECRET, SERVICE_SID
+from token_keeper.cli.demo._server import ACCOUNT_SID, API_KEY_SID, CONTENT_TYPE, KEY_SECRET, SERVICE_SID
 from token_keeper.testing import FakeBackend, mint
 
 

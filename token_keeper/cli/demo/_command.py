@@ -10,11 +10,11 @@ from contextlib import AbstractContextManager, nullcontext
 import click
 
 from token_keeper._errors import TokenUnavailable
-from token_keeper.cli._demo_lines import JsonLines, PlainLines
-from token_keeper.cli._demo_play import Display, perform
-from token_keeper.cli._demo_story import Pace
 from token_keeper.cli._group import fail
 from token_keeper.cli._input import Seconds
+from token_keeper.cli.demo._lines import JsonLines, PlainLines
+from token_keeper.cli.demo._play import Display, perform
+from token_keeper.cli.demo._story import Pace
 
 
 @click.command()
@@ -55,6 +55,6 @@ def _display(pace: Pace, *, as_json: bool) -> AbstractContextManager[Display]:
         return nullcontext(PlainLines(sys.stdout, pace.lifetime_s))
     from rich.console import Console  # noqa: PLC0415 # Only a terminal needs it.
 
-    from token_keeper.cli._demo_screen import Screen  # noqa: PLC0415 # As above.
+    from token_keeper.cli.demo._screen import Screen  # noqa: PLC0415 # As above.
 
     return Screen(Console(highlight=False))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from token_keeper._model import EventKind
 
 if TYPE_CHECKING:
-    from token_keeper.cli._demo_stage import Stage
+    from token_keeper.cli.demo._stage import Stage
 
 RETRY_AFTER_S = 2
 REPEATED = "sameTokenReturned"

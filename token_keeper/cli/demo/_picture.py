@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from token_keeper._model import Snapshot, Status
-from token_keeper.cli import _demo_words as words
-from token_keeper.cli._demo_lines import EVENT_WIDTH, label
-from token_keeper.cli._demo_record import Happening, Outcome, Tally
-from token_keeper.cli._demo_stage import Picture
 from token_keeper.cli._output import STYLES
+from token_keeper.cli.demo import _words as words
+from token_keeper.cli.demo._lines import EVENT_WIDTH, label
+from token_keeper.cli.demo._record import Happening, Outcome, Tally
+from token_keeper.cli.demo._stage import Picture
 
 MAX_WIDTH = 100
 """Longer lines are hard to read."""

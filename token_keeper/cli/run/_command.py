@@ -25,11 +25,11 @@ from token_keeper.cli._asking import (
 from token_keeper.cli._client import Sidecar
 from token_keeper.cli._get import ask_for
 from token_keeper.cli._group import SafeUsageError, fail
-from token_keeper.cli._kernel import Signal
 from token_keeper.cli._printing import say
-from token_keeper.cli._run_child import ENDING, EXIT_KILLED, Child, Signals, stop_as_asked
-from token_keeper.cli._run_file import PrivateFile
-from token_keeper.cli._run_watch import Watch
+from token_keeper.cli.run._child import ENDING, EXIT_KILLED, Child, Signals, stop_as_asked
+from token_keeper.cli.run._file import PrivateFile
+from token_keeper.cli.run._kernel import Signal
+from token_keeper.cli.run._watch import Watch
 
 DEFAULT_VARIABLE = "ACCESS_TOKEN"
 STOP_S = 10.0

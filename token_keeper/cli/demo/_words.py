@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from token_keeper._model import EventKind, Phase, Snapshot, Status, TokenEvent
-from token_keeper.cli._demo_record import Summary
+from token_keeper.cli.demo._record import Summary
 
 TITLE = "token-keeper demo"
 NEXT = (

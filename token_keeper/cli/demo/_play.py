@@ -16,9 +16,9 @@ from typing import Protocol
 import httpx
 
 from token_keeper import AsyncTokenKeeper, HttpSource, RefreshPolicy
-from token_keeper.cli._demo_record import Happening, Summary
-from token_keeper.cli._demo_stage import Picture, Stage
-from token_keeper.cli._demo_story import Pace
+from token_keeper.cli.demo._record import Happening, Summary
+from token_keeper.cli.demo._stage import Picture, Stage
+from token_keeper.cli.demo._story import Pace
 
 PULSE_S = 0.1
 """How often the display is refreshed."""

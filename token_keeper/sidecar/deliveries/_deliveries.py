@@ -12,13 +12,13 @@ from typing import Any
 from token_keeper._errors import InvalidToken, KeeperClosed
 from token_keeper._model import EventKind, Secret, TokenEvent
 from token_keeper.logs import KeeperLog, keeper_logger
-from token_keeper.sidecar._crew import Crew
 from token_keeper.sidecar._documents import token_answer
-from token_keeper.sidecar._file_sink import FileSink, SinkState
-from token_keeper.sidecar._hooks import Hook, label_of
-from token_keeper.sidecar._processes import REAP_S, STOP_GRACE_S
 from token_keeper.sidecar._served import ServedToken
 from token_keeper.sidecar.config._model import FileSinkConfig, HookConfig, TokenConfig
+from token_keeper.sidecar.deliveries._crew import Crew
+from token_keeper.sidecar.deliveries._file_sink import FileSink, SinkState
+from token_keeper.sidecar.deliveries._hooks import Hook, label_of
+from token_keeper.sidecar.deliveries._processes import REAP_S, STOP_GRACE_S
 from token_keeper.sinks import Reread, reread
 
 __all__ = ["Deliveries", "SinkState"]

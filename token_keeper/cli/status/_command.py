@@ -16,7 +16,7 @@ from token_keeper.cli._group import Failure, SafeUsageError
 from token_keeper.cli._output import printable, span, terminal_width, write_json
 from token_keeper.cli._printing import has_colours, write
 from token_keeper.cli._spans import Line, Span, cut, glyphs_for, painted
-from token_keeper.cli._token_rows import is_ready, table, token_of
+from token_keeper.cli.status._rows import is_ready, table, token_of
 
 NOT_READY = 1
 
@@ -46,7 +46,7 @@ def status(  # noqa: PLR0913 # One per option.
     _check_usage(watch=watch, live=live, names=names, others=as_json or quiet)
     sidecar = sidecar_at(socket_path)
     if watch:
-        from token_keeper.cli._status_live import watch as watch_live  # noqa: PLC0415 # Only a terminal needs it.
+        from token_keeper.cli.status._live import watch as watch_live  # noqa: PLC0415 # Only a terminal needs it.
 
         return watch_live(sidecar, names)
     try:

@@ -17,10 +17,10 @@ from typing import Any
 from token_keeper._model import EventKind, Secret, TokenEvent
 from token_keeper._redact import describe
 from token_keeper.logs import KeeperLog
-from token_keeper.sidecar._crew import Crew
-from token_keeper.sidecar._processes import Command, Outcome, run_command
-from token_keeper.sidecar._signals import NotSent, send_signal
 from token_keeper.sidecar.config._model import HookConfig
+from token_keeper.sidecar.deliveries._crew import Crew
+from token_keeper.sidecar.deliveries._processes import Command, Outcome, run_command
+from token_keeper.sidecar.deliveries._signals import NotSent, send_signal
 
 APART_S = 1.0
 """Least time between two starts of one hook."""

@@ -14,16 +14,17 @@ from typing import Any
 
 from token_keeper.cli._answers import document_of
 from token_keeper.cli._asking import all_tokens, rows_of
-from token_keeper.cli._client import TIMEOUT_S, Exchange, Sidecar, Unreachable
+from token_keeper.cli._client import TIMEOUT_S, Sidecar
 from token_keeper.cli._event_words import EventLine, line_of, snapshot_line
 from token_keeper.cli._feed import Feed
 from token_keeper.cli._group import EXIT_INTERRUPTED, Failure
+from token_keeper.cli._polled import Polled
 from token_keeper.cli._spans import glyphs_for
-from token_keeper.cli._status import chosen, headline
-from token_keeper.cli._status_picture import View, draw
 from token_keeper.cli._terminal import Terminal
-from token_keeper.cli._token_rows import is_ready, token_of
-from token_keeper.cli._wire import LIST_MAX, Message
+from token_keeper.cli._wire import LIST_MAX, Answer, Message
+from token_keeper.cli.status._command import chosen, headline
+from token_keeper.cli.status._picture import View, draw
+from token_keeper.cli.status._rows import is_ready, token_of
 
 REDRAW_S = 1.0
 ASK_MIN_S, ASK_RATIO = 1.0, 10.0
@@ -156,7 +157,7 @@ class _Board:
         )
 
 
-class Listing:
+class Listing(Polled):
     """Asks for all tokens, again and again, without ever blocking but to connect.
 
     Args:
@@ -168,22 +169,12 @@ class Listing:
     """
 
     def __init__(self, sidecar: Sidecar) -> None:
-        self._sidecar = sidecar
-        self._exchange: Exchange | None = None
+        super().__init__(sidecar)
         self._asked_at = time.monotonic()
         self._due_at = self._asked_at + ASK_MIN_S
         self._took_s = 0.0
         self.lost_at: float | None = None
         self.reason = ""
-
-    @property
-    def descriptor(self) -> int | None:
-        """What to poll for reading, while an answer is awaited."""
-        return self._exchange.fileno() if self._exchange else None
-
-    def timeout_s(self) -> float:
-        """Return the seconds after which `advance` is due, also if nothing comes."""
-        return max(self._due_at - time.monotonic(), 0.0)
 
     def hurry(self) -> None:
         """Ask soon: something happened."""
@@ -197,30 +188,20 @@ class Listing:
             if self._exchange is None:
                 if not self.timeout_s():
                     self._ask()
-            elif is_readable:
-                self._exchange.receive(0.0)
-                if self._exchange.parser.is_complete:
-                    return self._read(self._exchange)
-            elif not self.timeout_s():
-                raise Unreachable("the sidecar does not answer; it may hang")  # As if it were gone.
+                return None
+            answer = self._whole_answer(self._exchange, is_readable=is_readable)
+            return None if answer is None else self._read(answer)
         except Failure as failure:
             self._lose(failure.message)
-        return None
-
-    def close(self) -> None:
-        """Hang up."""
-        exchange, self._exchange = self._exchange, None
-        if exchange:
-            exchange.close()
+            return None
 
     def _ask(self) -> None:
         self._asked_at = time.monotonic()
         self._exchange = self._sidecar.begin("GET", "/v1/tokens", body_max=LIST_MAX)
         self._due_at = self._asked_at + TIMEOUT_S
 
-    def _read(self, exchange: Exchange) -> dict[str, Any]:
-        self.close()
-        document = document_of(exchange.parser.answer, self._sidecar.path, 200)
+    def _read(self, answer: Answer) -> dict[str, Any]:
+        document = document_of(answer, self._sidecar.path, 200)
         self._took_s = time.monotonic() - self._asked_at
         self._due_at = self._asked_at + max(ASK_MIN_S, ASK_RATIO * self._took_s)
         self.lost_at = None

@@ -1,0 +1,1 @@
+"""`token-keeper demo`: a keeper at work among faults, all of them real."""

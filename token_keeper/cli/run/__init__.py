@@ -1,0 +1,1 @@
+"""`token-keeper run`: a program with a token that stays valid."""

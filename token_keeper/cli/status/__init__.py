@@ -1,0 +1,1 @@
+"""`token-keeper status`: how the sidecar's tokens are, for people, programs and probes."""
