@@ -9,7 +9,6 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import NoReturn, Self
 
 from token_keeper.cli._group import Failure
@@ -98,9 +97,7 @@ class Exchange:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def fileno(self) -> int:

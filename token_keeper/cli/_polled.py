@@ -1,4 +1,4 @@
-"""What commands that stay have in common: one exchange at a time, polled together with whatever else they await."""
+"""What commands that stay have in common: one exchange at a time, polled with whatever else they await."""
 
 from __future__ import annotations
 

@@ -43,8 +43,9 @@ def serve(
     Signals: TERM and INT end it within 5 s, HUP reads the configuration again.
 
     Exit codes: 0 ended by a signal, 64 wrong usage, 66 the file cannot be read,
-    69 without the packages of the sidecar, 73 the socket is held by a living
-    server, 77 not allowed to listen there, 78 the configuration cannot work.
+    69 without the packages of the sidecar, 70 a mistake of ours, 73 the socket is
+    held by a living server, 77 not allowed to listen there, 78 the configuration
+    cannot work, 128+N a second signal N ended it at once.
     """
     gc.disable()
     with sidecar_extra():

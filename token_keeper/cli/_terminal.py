@@ -8,7 +8,7 @@ import sys
 import termios
 import tty
 from collections.abc import Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from token_keeper.cli._printing import has_colours
@@ -46,9 +46,7 @@ class Terminal:
         self._take()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._give_back()
         signal.set_wakeup_fd(-1)
         for number, former in self._former.items():

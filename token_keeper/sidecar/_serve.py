@@ -89,20 +89,17 @@ class Process:
         config = self._config
         connections = allow_files(config.max_connections, self._log)
         household = Household(self._checked.parts, logger=self._log)
-        reload = Reload(
-            self._checked.path,
-            household=household,
-            keys=listening.keys,
-            running=self._checked.config.server,
-            notifier=self._notifier,
-            logger=self._log,
-        )
+        reload = self._reload_of(household, listening)
         address = listening.tcp_address
         opening = asyncio.ensure_future(household.__aenter__())
 
         async def reload_once_open() -> Reloaded:
             await asyncio.shield(opening)
             return await reload()
+
+        async def reload_quietly() -> None:
+            await asyncio.wait({opening})
+            await reload.quietly()
 
         app = make_app(
             household,
@@ -121,12 +118,23 @@ class Process:
         # It runs up to its first wait: then nobody is told that a configured token is unknown.
         await asyncio.sleep(0)
         await server.listen(listening.gates)
+        # Before we say that we serve: who reads that may ask for a reload at once.
+        self._heed(signal.SIGHUP, lambda: self._keep(reload_quietly()))
         self._started(listening)
         await opening
-        self._heed(signal.SIGHUP, lambda: self._keep(reload.quietly()))
         self._keep(self._sign_of_life(household))
         await self._stop.wait()
         await self._end(server, household, listening)
+
+    def _reload_of(self, household: Household, listening: Listening) -> Reload:
+        return Reload(
+            self._checked.path,
+            household=household,
+            keys=listening.keys,
+            running=self._checked.config.server,
+            notifier=self._notifier,
+            logger=self._log,
+        )
 
     def _started(self, listening: Listening) -> None:
         for warning in self._checked.warnings:

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Self
 
 from token_keeper.cli._group import Failure
@@ -48,9 +47,7 @@ class Signals:
         self.descriptor = open_signals(numbers)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self.descriptor)
 
     def read(self) -> list[Signal]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from token_keeper._secret import Secret
@@ -32,9 +31,7 @@ class PrivateFile:
         self.path = f"{self._directory}/{NAME}"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for name in (NAME, NEXT_NAME):
             with suppress(FileNotFoundError):
                 os.unlink(f"{self._directory}/{name}")  # noqa: PTH108 # pathlib costs too much time.

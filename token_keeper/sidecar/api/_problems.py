@@ -33,7 +33,7 @@ class Problem(Exception):
     Args:
         status: The HTTP status.
         name: Last part of its type.
-        title: What happened, the same for each problem of this name.
+        title: What happened, without a full stop.
         detail: What to do.
         headers: Of the answer.
         members: More members of the document.

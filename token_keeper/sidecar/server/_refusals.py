@@ -19,7 +19,7 @@ class Refusal:
     Args:
         status: The status code.
         name: The last part of the problem's type.
-        title: The problem, in words.
+        title: What happened, without a full stop.
         detail: What to do.
         headers: Further header lines.
     """
@@ -69,7 +69,7 @@ class Refused(Exception):
 
 def bad_request(detail: str) -> Refusal:
     """Return the refusal of what is no plain HTTP/1.1."""
-    return Refusal(400, "bad-request", "The request is not plain HTTP/1.1.", detail)
+    return Refusal(400, "bad-request", "The request is not plain HTTP/1.1", detail)
 
 
 GARBLED = bad_request("It breaks the rules of RFC 9112; a proxy or a client by hand is the usual reason.")
@@ -84,77 +84,77 @@ ENCODED = bad_request("Transfer-Encoding can only be chunked.")
 TWICE = bad_request("Send Host, Authorization, Origin and Sec-Fetch-Site once each.")
 TRAILER = bad_request("Send no trailers.")
 PIPELINED = bad_request("Wait for answers before more than 64 requests follow on one connection.")
-BODY_TOO_LARGE = Refusal(413, "too-large", "The body is too large.", "A body has at most 64 KiB.")
-URL_TOO_LONG = Refusal(414, "too-large", "The URL is too long.", "A URL has at most 2 KiB.")
+BODY_TOO_LARGE = Refusal(413, "too-large", "The body is too large", "A body has at most 64 KiB.")
+URL_TOO_LONG = Refusal(414, "too-large", "The URL is too long", "A URL has at most 2 KiB.")
 HEADERS_TOO_LARGE = Refusal(
-    431, "too-large", "The headers are too large.", "There are at most 64 of them, and 16 KiB in all."
+    431, "too-large", "The headers are too large", "There are at most 64 of them, and 16 KiB in all."
 )
-TOO_SLOW = Refusal(408, "too-slow", "The request took too long.", "Send all of it within 10 seconds.")
+TOO_SLOW = Refusal(408, "too-slow", "The request took too long", "Send all of it within 10 seconds.")
 NO_KEY = Refusal(
     401,
     "unauthorized",
-    "A key is needed.",
+    "A key is needed",
     "Send Authorization: Bearer KEY. The key is in the file server.access_key_file of the sidecar.",
     {"www-authenticate": "Bearer"},
 )
 WRONG_KEY = Refusal(
     401,
     "unauthorized",
-    "The key is not known.",
+    "The key is not known",
     "Read it again from the file server.access_key_file of the sidecar.",
     {"www-authenticate": 'Bearer error="invalid_token"'},
 )
 NOT_ENOUGH = Refusal(
     403,
     "forbidden",
-    "This key may read metrics, status and events only.",
+    "This key may read metrics, status and events only",
     "Use the access key, or the Unix socket.",
 )
 NOT_OWNER = Refusal(
     403,
     "forbidden",
-    "Only the sidecar's own user and root may do this, over its Unix socket.",
+    "Only the sidecar's own user and root may do this, over its Unix socket",
     "Run it as that user, or send the sidecar SIGHUP.",
 )
 ONLY_UNIX = Refusal(
-    403, "forbidden", "This is for callers over the Unix socket only.", "Run token-keeper dashboard."
+    403, "forbidden", "This is for callers over the Unix socket only", "Run token-keeper dashboard."
 )
 CROSS_SITE = Refusal(
     403,
     "forbidden",
-    "This comes from a page of another site.",
+    "This comes from a page of another site",
     "Programs send neither Origin nor Sec-Fetch-Site; the sidecar's own page is at its own address.",
 )
 MISDIRECTED = Refusal(
     421,
     "misdirected",
-    "The Host header does not name this sidecar.",
+    "The Host header does not name this sidecar",
     "Use localhost, 127.0.0.1 or [::1] with the port, or add the name to server.hosts.",
 )
 FULL = Refusal(
     503,
     "overloaded",
-    "There are too many connections.",
+    "There are too many connections",
     "Close those that are not needed, or raise server.max_connections.",
     {"retry-after": "1"},
 )
 TOO_MANY_STREAMS = Refusal(
     503,
     "overloaded",
-    "There are too many streams and waiting requests.",
+    "There are too many streams and waiting requests",
     "Half of the connections may wait. Close some, or raise server.max_connections.",
     {"retry-after": "1"},
 )
 STOPPING = Refusal(
     503,
     "shutting-down",
-    "The sidecar stops.",
+    "The sidecar stops",
     "Connect again in a moment. A valid token that you have stays valid.",
     {"retry-after": "1"},
 )
 BROKEN = Refusal(
     500,
     "internal-error",
-    "The sidecar made a mistake.",
+    "The sidecar made a mistake",
     "The tokens are kept all the same. Its log says more.",
 )
