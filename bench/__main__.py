@@ -18,7 +18,7 @@ from typing import Any
 from report import heading, machine, note, table, times
 
 HERE = Path(__file__).parent
-PROGRAMS = ("reads", "imports", "scheduler", "fetches", "commands")
+PROGRAMS = ("reads", "imports", "scheduler", "fetches", "commands", "serving")
 
 
 def run(program: str, directory: Path) -> dict[str, Any]:
@@ -66,6 +66,25 @@ def summary(found: dict[str, dict[str, Any]]) -> list[list[str]]:
     if "token-keeper inspect < token" in shell:
         inspect, empty = shell["token-keeper inspect < token"], shell["python -c pass"]
         rows.append(["token-keeper inspect", f"{inspect:.0f} ms", f"{times(inspect, empty)} an empty python"])
+    return rows + served(found["serving"])
+
+
+def served(found: dict[str, Any]) -> list[list[str]]:
+    """Return what the README tells of the sidecar; nothing if it was not measured."""
+    if not found:
+        return []
+    reads, started, weight = found["reads"], found["start_ms"], found["memory_mib"]
+    rows = []
+    for family, name in (("unix", "the Unix socket"), ("tcp", "TCP")):
+        ours, raw = reads[f"token-keeper serve, {family}"], reads[f"uvicorn, raw ASGI, {family}"]
+        beside = f"{times(ours['per_cpu_s'], raw['per_cpu_s'])} raw ASGI on uvicorn"
+        if (go := reads.get(f"Go net/http, {family}")) is not None:
+            beside += f", {times(ours['per_cpu_s'], go['per_cpu_s'])} Go net/http"
+        rows.append([f"GET a token, {name}", f"{ours['per_cpu_s']:.0f}/s", beside])
+    ours_ms, raw_ms = started["token-keeper serve"], started["uvicorn, raw ASGI"]
+    rows.append(["sidecar, cold start", f"{ours_ms:.0f} ms", f"{times(ours_ms, raw_ms)} bare uvicorn"])
+    hundred = weight["token-keeper serve, 100 tokens"]
+    rows.append(["sidecar, 100 tokens", f"{hundred:.0f} MiB", "resident"])
     return rows
 
 

@@ -122,7 +122,7 @@ def cpu_s(process: subprocess.Popen[bytes]) -> float:
 def load(
     program: Path, server: Server, process: subprocess.Popen[bytes]
 ) -> tuple[float, float, float, float]:
-    """Return answers per second of the clock and of the server's CPU, and p50 and p99 of the latency in us."""
+    """Return answers per second, by the clock and by the server's CPU, and latencies' p50 and p99 in us."""
     command = [str(program), server.family, server.where, str(CONNECTIONS), str(SECONDS)]
     pinned = ["taskset", "-c", "1", *command] if shutil.which("taskset") else command
     used = cpu_s(process)
