@@ -194,9 +194,13 @@ def test_a_signal_that_we_were_told_to_ignore_stays_ignored_in_the_program(at):
 
 
 def test_no_signal_is_blocked_in_the_program(at):
-    done = command(*shell(script="grep -E 'Sig(Blk|Ign)' /proc/self/status"), at=at)
+    script = "grep -E 'Sig(Blk|Ign)' /proc/self/status"
+    done = command(*shell(script=script), at=at)
 
-    assert done.stdout.split() == ["SigBlk:", "0" * 16, "SigIgn:", "0" * 16]
+    # Whoever started the tests may have had signals ignored: that is passed on.
+    usual = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == usual.stdout
+    assert done.stdout.split()[:2] == ["SigBlk:", "0" * 16]
 
 
 def test_an_interrupt_from_the_terminal_reaches_the_program_once(at):
