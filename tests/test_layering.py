@@ -11,7 +11,7 @@ PACKAGE = Path(token_keeper.__file__).parent
 LAYERS = {
     0: {"_errors", "_finding", "_model", "_policy", "_secret"},
     1: {"_extract", "_lifetime", "_receive", "_redact", "_schedule", "_shape", "inspection", "profiles"},
-    2: {"_failing", "_inputs", "_machine", "_recovery", "_state", "_view"},
+    2: {"_failing", "_inputs", "_machine", "_recovery", "_state", "_view", "supervision"},
     3: {"_clock", "_fork", "_listeners", "logs", "sinks", "sources", "twilsock"},
     4: {
         "_blocking",
@@ -21,11 +21,13 @@ LAYERS = {
         "_kept",
         "_questions",
         "_scheduler",
+        "_share",
         "_slots",
         "_telling",
         "_waiting",
+        "sessions",
     },
-    5: {"adapters", "sessions"},
+    5: {"adapters"},
     6: {"__main__", "cli", "doctor", "sidecar"},
     "testing": {"testing"},
     "face": {"__init__"},

@@ -1,0 +1,86 @@
+"""The rules that every HTTP adapter shares: who gets the token, and what an answer says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from token_keeper._errors import ConfigError
+from token_keeper._face import Face
+from token_keeper._model import Verdict
+from token_keeper._share import WAIT_S, Share
+from token_keeper._waiting import check_wait
+from token_keeper.adapters._challenge import bearer_error
+from token_keeper.adapters._origins import Origins
+
+UNAUTHORIZED = 401
+WORTH_ANOTHER = {Verdict.DENIED, Verdict.SUPERSEDED}
+"""Verdicts after which there is, or soon will be, another token."""
+NO_DENIALS = {"insufficient_scope", "invalid_request"}
+"""Errors of RFC 6750 section 3.1 that another token would meet as well."""
+
+
+class Guard:
+    """Decides for one client which requests get the token, and when another one is worth a retry.
+
+    Each origin is a reporter of its own: one that refuses a token does not take it from the others.
+
+    Args:
+        keeper: A `TokenKeeper` or an `AsyncTokenKeeper`, for blocking and async clients alike.
+        origins: The servers that may see the token; by default the first that is called.
+        by: Names the reporter; by default the origin.
+        timeout: Seconds to wait for a token, if there is none.
+
+    Raises:
+        ConfigError: If an argument cannot work.
+    """
+
+    __slots__ = ("_by", "_keeper", "_origins", "_shares", "timeout")
+
+    def __init__(
+        self,
+        keeper: Face,
+        *,
+        origins: str | Iterable[str] | None = None,
+        by: str | None = None,
+        timeout: float = WAIT_S,
+    ) -> None:
+        check_wait("timeout", timeout)
+        if isinstance(keeper, type):
+            raise ConfigError("keeper", f"is a class: make one, such as {keeper.__name__}(...)")
+        Share(keeper, by or "")  # Complains now, not at the first request.
+        self.timeout = timeout
+        self._keeper = keeper
+        self._origins = Origins(origins)
+        self._by = by
+        self._shares: dict[str, Share] = {}
+
+    def share(self, origin: str) -> Share | None:
+        """Return the reads and reports for *origin*, as `origin_of` spells it.
+
+        None if that origin must not see the token.
+        """
+        known = self._shares.get(origin)
+        if known is not None:
+            return known
+        if not self._origins.allows(origin):
+            return None
+        return self._shares.setdefault(origin, Share(self._keeper, origin if self._by is None else self._by))
+
+    def __repr__(self) -> str:
+        return f"<guard of {self._keeper!r} for {self._origins!r}>"
+
+
+def refused(share: Share, sent: str, status: int, challenge: str | None) -> bool:
+    """Report what *status* and `WWW-Authenticate` say of the token that was *sent*.
+
+    Returns:
+        Whether another token is worth one retry: `share.another(sent)` waits for it.
+    """
+    if status != UNAUTHORIZED:
+        if status < 400:
+            share.accepted(sent)
+        return False
+    error, description = bearer_error(challenge)
+    if error in NO_DENIALS:
+        return False
+    return share.denied(sent, code=error or status, reason=description) in WORTH_ANOTHER
