@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from token_keeper import _fork as fork
 from token_keeper import _questions as questions
@@ -30,6 +30,11 @@ from token_keeper.inspection import Expectations, Profile
 from token_keeper.logs import keeper_logger
 from token_keeper.profiles import profile_named
 from token_keeper.sources import Source
+
+if TYPE_CHECKING:
+    from token_keeper.sessions import Session, SessionHandle
+    from token_keeper.sessions._circle import Circle
+    from token_keeper.sessions._connections import Connections
 
 ListenerT = TypeVar("ListenerT", bound=Listener)
 TextT = TypeVar("TextT", int | str | None, str | None)
@@ -82,6 +87,7 @@ class Face:
         self._kept = KeptToken(name, policy=policy, clock=self._clock, sourced=source is not None)
         self._teller = Teller(self._kept, self._profile, self._expect, self._log, self._listeners)
         self._home: Home | None = None
+        self._circle: Circle | None = None
         # For starts and ends in threads. Reentrant: a signal handler may close what its thread just starts.
         self._turn = threading.RLock()
         fork.watch(self)
@@ -89,6 +95,7 @@ class Face:
     def _after_fork(self) -> None:
         """Leave to the parent process what runs there."""
         self._home = None
+        self._circle = None
 
     @property
     def token(self) -> str:
@@ -217,9 +224,85 @@ class Face:
 
         return register
 
+    def attach(
+        self,
+        session: Session,
+        *,
+        token: str | None = None,
+        by: str = "sessions",
+        name: str | None = None,
+        deadline: float = 30.0,
+    ) -> SessionHandle:
+        """Keep a live *session* supplied with tokens, and bring it back when it is denied.
+
+            handle = keeper.attach(client)
+            client.on("stateChanged", handle.state_changed)
+
+        The session is given the current token at once, and each new one in time.
+        Many may share a keeper: one that fails does not hold up the others.
+        From any thread; in an event loop the session is called in that loop.
+
+        Args:
+            session: Has `update_token(token)`, perhaps `reconnect()` and `recreate()`.
+            token: The raw token that it was made with, if it was: that one is not handed to it again.
+            by: The reporter. Sessions with one server share one, and its pace of connecting.
+            name: Names the session in events and logs.
+            deadline: Seconds for a call and for the connection state that follows it.
+
+        Raises:
+            ConfigError: If an argument cannot work.
+            KeeperClosed: Before the start, after the end, or in a forked child.
+        """
+        from token_keeper.sessions._attaching import attach  # noqa: PLC0415 - who has no session needs none of it
+
+        given, token = _taken(token) if token is not None else None, None
+        return attach(self, session, made_with=given, by=by, name=name, deadline=deadline)
+
+    def connections(
+        self,
+        connect: Callable[[str], Any],
+        *,
+        by: str = "connections",
+        swap: bool = True,
+        timeout: float = 30.0,
+        retry_on: tuple[type[BaseException], ...] = (),
+    ) -> Connections[Any]:
+        """Connect again and again, each time with a token that is valid then.
+
+            async for connection in keeper.connections(connect):
+                async for message in connection: ...
+
+        For clients that take a token only when they connect. A connection that
+        is refused with 401, or ends with a code that says so, is followed by one
+        with another token; attempts in vain are spaced by 1 s to 2 min. When the
+        keeper has a new token, the next connection is made before the old one is
+        closed, so that whatever reads from that comes to its end.
+
+        Args:
+            connect: Takes the raw token; returns an async context manager, or a connection to await.
+            by: The reporter.
+            swap: Whether to replace a connection that lives when there is a new token.
+            timeout: Seconds that one attempt may take.
+            retry_on: Exceptions of `connect` after which to try again, beside those of the
+                network and statuses 401, 408, 425, 429 and 5xx. Others end the loop.
+
+        Raises:
+            ConfigError: If an argument cannot work.
+        """
+        from token_keeper.sessions._connections import Connections  # noqa: PLC0415 - as in `attach`
+
+        return Connections(self, connect, by=by, swap=swap, timeout=timeout, retry_on=retry_on)
+
     async def _end(self, home: Home) -> None:
         """Stop what was started, tell the listeners what is still queued, close the source."""
         # Each step also if the one before was cancelled: nobody gets a second chance to close.
+        try:
+            if self._circle is not None:
+                await self._circle.end()
+        finally:
+            await self._end_home(home)
+
+    async def _end_home(self, home: Home) -> None:
         try:
             await home.end()
         finally:

@@ -13,13 +13,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any
+from enum import StrEnum
+from typing import Any, Protocol
 
-from token_keeper._model import EventKind, TokenEvent
 from token_keeper._redact import describe
 from token_keeper.logs import KeeperLog
 
-Listener = Callable[[TokenEvent], object]
+
+class Told(Protocol):
+    """What listeners are told: a `TokenEvent`, or the event of a session."""
+
+    @property
+    def kind(self) -> StrEnum:
+        """What happened."""
+        ...
+
+
+Listener = Callable[[Any], object]
 """A function of one event, sync or async. What it returns is ignored."""
 
 
@@ -70,13 +80,13 @@ class Listeners:
         self._time_limit_s = time_limit_s
         self._queue_max = queue_max
         self._entries: tuple[_Entry, ...] = ()
-        self._queue: deque[tuple[TokenEvent, tuple[_Entry, ...]]] | None = None
+        self._queue: deque[tuple[Told, tuple[_Entry, ...]]] | None = None
         self._task: asyncio.Task[None] | None = None
         self._worker: _Worker | None = None
         self._is_overflowing = False
         self._ending = False
 
-    def add(self, kinds: Iterable[EventKind], function: Listener) -> None:
+    def add(self, kinds: Iterable[StrEnum], function: Listener) -> None:
         """Call *function* with each later event of *kinds*, after those that were added before."""
         self._entries = (*self._entries, _Entry(frozenset(kinds), function))
 
@@ -84,7 +94,7 @@ class Listeners:
         """Do not call *function* with later events. One that is unknown is ignored."""
         self._entries = tuple(entry for entry in self._entries if entry.function != function)
 
-    def post(self, event: TokenEvent) -> None:
+    def post(self, event: Told) -> None:
         """Deliver *event* soon. Call it in the thread of the running loop; it never blocks."""
         entries = tuple(entry for entry in self._entries if event.kind in entry.kinds)
         if not entries:
@@ -128,7 +138,7 @@ class Listeners:
         task.cancel()
         self._end_worker()
 
-    async def _deliver_all(self, waiting: deque[tuple[TokenEvent, tuple[_Entry, ...]]]) -> None:
+    async def _deliver_all(self, waiting: deque[tuple[Told, tuple[_Entry, ...]]]) -> None:
         while waiting:
             event, entries = waiting.popleft()
             for entry in entries:
@@ -139,7 +149,7 @@ class Listeners:
         if self._ending:
             self._end_worker()
 
-    async def _deliver(self, event: TokenEvent, entry: _Entry) -> None:
+    async def _deliver(self, event: Told, entry: _Entry) -> None:
         if entry.call is not None and entry.call.is_running:
             self.dropped += 1
             return
@@ -225,7 +235,7 @@ class Listeners:
         self._log.error("listenerFailed", kind=call.event.kind, listener=call.entry.name, error=call.problem)
         call.problem = ""
 
-    def _drop_oldest(self, waiting: deque[tuple[TokenEvent, tuple[_Entry, ...]]]) -> None:
+    def _drop_oldest(self, waiting: deque[tuple[Told, tuple[_Entry, ...]]]) -> None:
         waiting.popleft()
         self.dropped += 1
         if not self._is_overflowing:
@@ -243,7 +253,7 @@ class _Entry:
 
     __slots__ = ("call", "function", "is_async", "kinds", "name")
 
-    def __init__(self, kinds: frozenset[EventKind], function: Listener) -> None:
+    def __init__(self, kinds: frozenset[StrEnum], function: Listener) -> None:
         self.kinds = kinds
         self.function = function
         self.name = getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -257,7 +267,7 @@ class _Call:
 
     __slots__ = ("entry", "event", "is_late", "is_running", "owner", "problem", "was_cancelled")
 
-    def __init__(self, owner: Listeners, entry: _Entry, event: TokenEvent) -> None:
+    def __init__(self, owner: Listeners, entry: _Entry, event: Told) -> None:
         self.owner = owner
         self.entry = entry
         self.event = event

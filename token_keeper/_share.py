@@ -7,11 +7,13 @@ takes an `AsyncTokenKeeper`, one of an async client a `TokenKeeper`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from token_keeper import _questions as questions
-from token_keeper._errors import ConfigError, TokenUnavailable
+from token_keeper._errors import ConfigError, KeeperClosed, TokenUnavailable
 from token_keeper._face import Face, check_reporter
 from token_keeper._model import EventKind, TokenEvent, Verdict
 from token_keeper._waiting import answer, block_for_answer
@@ -98,31 +100,58 @@ class Share:
         return await answer(self._kept, self._question(), timeout=timeout, by=self.by)
 
     def another(self, sent: str, timeout: float = WAIT_S) -> str | None:
-        """Block for a token other than *sent*, for at most *timeout* seconds; None if there is none."""
+        """Block for a token other than *sent*, for at most *timeout* seconds; None if there is none.
+
+        It never blocks an event loop or a listener: there it returns what is there now. None also
+        after the end of the keeper: the caller holds a server's refusal, which says more.
+        """
+        # Raises nothing: a traceback would show what was sent.
         try:
-            raw = self.wait(timeout)
-        except TokenUnavailable:
+            raw = self.wait(timeout) if self._may_block() else self.token
+        except (TokenUnavailable, KeeperClosed):
             return None
         return raw if raw != sent else None
 
     async def another_awaited(self, sent: str, timeout: float = WAIT_S) -> str | None:  # noqa: ASYNC109 - as above
-        """Await a token other than *sent*, for at most *timeout* seconds; None if there is none."""
+        """Await a token other than *sent*, for at most *timeout* seconds; None as by `another`."""
         try:
             raw = await self.awaited(timeout)
-        except TokenUnavailable:
+        except (TokenUnavailable, KeeperClosed):
             return None
         return raw if raw != sent else None
 
+    async def other_than(self, sent: str) -> str:
+        """Await a token other than *sent*, for as long as it takes.
+
+        Raises:
+            KeeperClosed: After the end.
+        """
+        usable = self._question()
+
+        def question() -> str | None:
+            raw = usable()
+            return raw if raw != sent else None
+
+        return await answer(self._kept, question, timeout=math.inf, by=self.by)
+
     def denied(self, sent: str, code: int | str | None = None, reason: str | None = None) -> Verdict:
-        """Report that the token that was *sent* was refused. Never blocks; from any thread."""
-        return self._keeper.report_denied(sent, by=self.by, code=code, reason=reason)
+        """Report that the token that was *sent* was refused. Never blocks; from any thread.
+
+        After the end of the keeper the verdict is `gave_up`: there will be no other token.
+        """
+        try:
+            return self._keeper.report_denied(sent, by=self.by, code=code, reason=reason)
+        except KeeperClosed:
+            return Verdict.GAVE_UP
 
     def accepted(self, sent: str) -> None:
         """Report that the token that was *sent* was accepted; once for each token. Never blocks."""
         # Hashes of strings are cached: this costs nothing for the thousandth request.
         if hash(sent) != self._accepted:
             self._accepted = hash(sent)
-            self._keeper.report_accepted(sent, by=self.by)
+            # An answer may come after the end of the keeper; it is none the worse.
+            with suppress(KeeperClosed):
+                self._keeper.report_accepted(sent, by=self.by)
 
     def on_renewal(self, tell: Callable[[], None]) -> Callable[[], None]:
         """Call *tell* after each new token, as a listener of `tokenUpdated`. Returns what ends that."""
@@ -137,11 +166,15 @@ class Share:
     def _question(self) -> Callable[[], str | None]:
         return partial(questions.usable, self._kept, self.by, 0.0)
 
-    def _check_may_block(self) -> None:
-        in_listener = self._keeper._listeners.in_listener()  # noqa: SLF001 - as above
+    def _may_block(self) -> bool:
         # The public one raises where there is no loop, and costs more than the read.
-        if asyncio._get_running_loop() is None and not in_listener:  # noqa: SLF001 - exported for such as us
+        in_loop = asyncio._get_running_loop() is not None  # noqa: SLF001 - exported for such as us
+        return not in_loop and not self._keeper._listeners.in_listener()  # noqa: SLF001 - as above
+
+    def _check_may_block(self) -> None:
+        if self._may_block():
             return
+        in_listener = self._keeper._listeners.in_listener()  # noqa: SLF001 - as above
         raise RuntimeError(
             f"{self._kept.name}: there is no usable token now, and waiting for one would block "
             f"{'a listener' if in_listener else 'the event loop of this thread'}: use the async client, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from token_keeper._finding import DenialClass, Finding, Severity
 from token_keeper._secret import Secret
 from token_keeper.inspection._expect import Expectations
-from token_keeper.inspection._findings import MAX_SHOWN, has_token, looks_secret, number
+from token_keeper.inspection._findings import MAX_SHOWN, error, has_token, looks_secret, number
 from token_keeper.inspection._reading import Reading, looks_like_jwt, read
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Profile:
         expects: The expectations that the rules can check.
         products: The names that the expectation `grants` may have.
         alone: Codes of findings after which nothing else is said.
+        same: Claims that stay the same for the whole life of a session, such as ``grants.identity``.
         catalogue: Returns what the codes mean with which servers refuse such
             a token. Called when it is needed: most inspections need no codes.
         choose: Picks another profile by the look of the value, for a
@@ -127,6 +128,7 @@ class Profile:
     expects: frozenset[str] = frozenset()
     products: tuple[str, ...] = ()
     alone: frozenset[str] = frozenset()
+    same: tuple[str, ...] = ()
     catalogue: Callable[[], Mapping[int | str, Entry]] = field(default=dict, repr=False)
     choose: Callable[[Reading], Profile] | None = field(default=None, repr=False)
 
@@ -170,6 +172,17 @@ class Profile:
             key=key,
         )
         return apply(profile, context)
+
+    def changes(self, before: Secret, after: Secret) -> tuple[Finding, ...]:
+        """Say which claims of *after* would make it the token of another session than that of *before*."""
+        was, becomes = read(before), read(after)
+        profile = self.choose(was) if self.choose else self
+        changed = (
+            path
+            for path in profile.same
+            if (old := _claim(was.claims, path)) is not None and old != _claim(becomes.claims, path)
+        )
+        return tuple(_changed(path) for path in changed)
 
     def expectations(self, raw: Expectations | Mapping[str, object] | None) -> Expectations:
         """Check that *raw* can be expected of a token of this kind.
@@ -243,6 +256,21 @@ def apply(profile: Profile, context: Context) -> Inspection:
         wrapped=bool(reading.wrappings),
         has_vendor_rules=bool(profile.expects),
         checked=context.expect.names | ({"secret"} if context.key and context.is_jwt else set()),
+    )
+
+
+def _claim(claims: Mapping[str, object] | None, path: str) -> object:
+    found: object = claims
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _changed(path: str) -> Finding:
+    return error(
+        "other-session",
+        f"{path} is not what it was in the session's token",
+        "Make the backend issue tokens for the same identity and service, or start a new session.",
     )
 
 

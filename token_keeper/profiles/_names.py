@@ -39,6 +39,7 @@ _JWT = Profile(
         signature,
     ),
     alone=frozenset({"too-long", "empty"}),
+    same=("sub",),
     catalogue=_catalogue,
 )
 
@@ -76,6 +77,7 @@ _TWILIO = Profile(
     expects=twilio_grants.EXPECTS,
     products=tuple(twilio_grants.PRODUCTS),
     alone=twilio.ALONE | {"too-long"},
+    same=twilio_grants.SAME,
     catalogue=_catalogue,
 )
 

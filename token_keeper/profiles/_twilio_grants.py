@@ -68,6 +68,13 @@ PRODUCTS = {
 
 EXPECTS = frozenset({"grants", "account_sid", "api_key_sid", "service_sid", "identity"})
 
+SAME = (
+    "sub",
+    "grants.identity",
+    *(f"grants.{product.key}.{product.field}" for product in PRODUCTS.values() if product.field),
+)
+"""What an update may not change: Twilio answers 51215 and ends the connection."""
+
 TAKEN_BY_VOICE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 RESERVED_IN_CHAT = frozenset("!*'();:@&=+$,/?%#[]")
 

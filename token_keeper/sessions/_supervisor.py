@@ -1,0 +1,228 @@
+"""Carries out, for one session, what its machine orders."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from token_keeper._listeners import Listeners
+from token_keeper._model import Secret
+from token_keeper._redact import describe
+from token_keeper.sessions._account import Account
+from token_keeper.sessions._calling import Caller
+from token_keeper.sessions._events import SessionEvent, SessionSnapshot
+from token_keeper.sessions._protocol import METHODS, rungs_of, takes_token
+from token_keeper.supervision import (
+    Abandon,
+    AskRefresh,
+    Attempted,
+    CallEnded,
+    Effect,
+    Input,
+    Judged,
+    Moment,
+    Offer,
+    Offered,
+    Phase,
+    Report,
+    ReportAccepted,
+    Rung,
+    SessionEventKind,
+    SessionState,
+    SlowDown,
+    Start,
+    Tell,
+    next_wakeup,
+    step,
+)
+
+MAX_WORDS = 16
+"""Unknown words that are logged once each."""
+
+_LEVELS = {
+    SessionEventKind.UPDATED: "info",
+    SessionEventKind.RECOVERED: "info",
+    SessionEventKind.DENIED: "warning",
+    SessionEventKind.TOKEN_KEPT_BACK: "error",
+    SessionEventKind.GAVE_UP: "error",
+}
+
+
+class SessionSupervisor:
+    """One attached session.
+
+    Args:
+        name: Names it in events and logs.
+        session: The session.
+        account: What it shares with the keeper's other sessions.
+        caller: How it is called.
+        listeners: Whom to tell.
+        deadline_s: How long a call and what follows it may take.
+        made_with: The token that it has already.
+        poke: Wakes whoever calls `turn()`. From any thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - all but the first two are keywords
+        self,
+        name: str,
+        session: object,
+        *,
+        account: Account,
+        caller: Caller,
+        listeners: Listeners,
+        deadline_s: float,
+        made_with: Secret | None,
+        poke: Callable[[SessionSupervisor], None],
+    ) -> None:
+        self.name = name
+        self.state = SessionState(rungs=rungs_of(session), deadline_s=deadline_s)
+        self._session = session
+        self._account = account
+        self._caller = caller
+        self.listeners = listeners
+        self._poke = poke
+        self._first = made_with
+        self._inbox: deque[Input] = deque([Start(account.offer_of(made_with))])
+        self._seen: Offer | None = None
+        self._call: asyncio.Task[None] | None = None
+        self._words: set[str] = set()
+
+    # From any thread.
+
+    def post(self, what: Input) -> None:
+        """Let *what* happen soon."""
+        self._inbox.append(what)
+        self._poke(self)
+
+    def snapshot(self) -> SessionSnapshot:
+        """Return how the session stands."""
+        state = self.state
+        generation = state.held.generation if state.held is not None else 0
+        return SessionSnapshot(
+            phase=state.phase, link=state.link, generation=generation, diagnosis=state.diagnosis
+        )
+
+    def listen(self, kinds: frozenset[SessionEventKind], listener: Callable[..., object]) -> None:
+        """Call *listener* with events of these *kinds*."""
+        self.listeners.add(kinds, listener)
+
+    def word_unknown(self, word: str) -> None:
+        """Log once that the SDK has a *word* for its state that means nothing here."""
+        if word not in self._words and len(self._words) < MAX_WORDS:
+            self._words.add(word)
+            self._account.log.warning("sessionWordUnknown", session=self.name, word=word)
+
+    # In the keeper's loop.
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the session was detached."""
+        return self.state.phase is Phase.DETACHED
+
+    def wakeup(self) -> float:
+        """Return the boot time at which the machine wants a turn."""
+        return next_wakeup(self.state)
+
+    def turn(self, what: Input) -> None:
+        """Let everything happen that was posted, and then *what*."""
+        waiting = self._inbox
+        while waiting:
+            self._step(waiting.popleft())
+        self._look_at_offer()
+        self._step(what)
+        while waiting:
+            self._step(waiting.popleft())
+
+    def end(self) -> asyncio.Task[None] | None:
+        """Cancel the call under way, and return it if there is one."""
+        if self._call is None or self._call.done():
+            return None
+        self._call.cancel()
+        return self._call
+
+    def _look_at_offer(self) -> None:
+        offer = self._account.offer()
+        if offer is self._seen:
+            return
+        self._seen = offer
+        if offer is not None:
+            offer = replace(offer, flaws=self._account.flaws(offer, self._first))
+        self._step(Offered(offer))
+
+    def _step(self, what: Input) -> None:
+        now = Moment(self._account.boot(), self._account.pace.clear)
+        self.state, effects = step(self.state, what, now)
+        for effect in effects:
+            self._obey(effect)
+
+    def _obey(self, effect: Effect) -> None:
+        match effect:
+            case Attempted():
+                if effect.connects:
+                    self._account.attempted()
+                self._first = self._first or effect.offer.secret
+                call = self._run(effect)
+                self._call = asyncio.get_running_loop().create_task(call, name=f"token_keeper {self.name}")
+            case Abandon():
+                if self._call is not None:
+                    self._call.cancel()
+            case Report(offer, code, reason):
+                verdict, diagnosis = self._account.denied(offer, code, reason)
+                self._inbox.append(Judged(offer.generation, verdict, diagnosis))
+            case ReportAccepted(offer):
+                self._account.accepted(offer)
+            case SlowDown():
+                self._account.slow_down()
+            case AskRefresh(generation):
+                self._account.ask(generation)
+            case Tell():
+                self._tell(effect)
+
+    async def _run(self, order: Attempted) -> None:
+        problem = "it was cancelled"
+        try:
+            problem = await self._called(order)
+        finally:
+            self.post(CallEnded(order.call_id, problem))
+
+    async def _called(self, order: Attempted) -> str:
+        """Call the session; return how that failed, empty if it did not."""
+        secret = order.offer.secret
+        method = getattr(self._session, METHODS[order.rung])
+        with_token = order.rung is Rung.UPDATE or takes_token(method)
+        try:
+            result = await self._caller.call(_handing(method, secret) if with_token else method)
+        except Exception as error:  # noqa: BLE001 - whatever an SDK raises, the machine decides
+            return describe(error).replace(secret.reveal(), f"<token {secret.fingerprint}>")
+        if order.rung is Rung.RECREATE and callable(getattr(result, METHODS[Rung.UPDATE], None)):
+            self._session = result
+        return ""
+
+    def _tell(self, told: Tell) -> None:
+        account = self._account
+        event = SessionEvent(
+            kind=told.kind,
+            session=self.name,
+            by=account.by,
+            at=account.wall(),
+            generation=told.generation,
+            code=told.code,
+            diagnosis=told.diagnosis,
+        )
+        said: dict[str, Any] = {"session": self.name, "generation": told.generation, "code": told.code}
+        said["diagnosis"] = "; ".join(told.diagnosis) or None
+        log = getattr(account.log, _LEVELS[told.kind])
+        log(str(told.kind), **{key: value for key, value in said.items() if value is not None})
+        self.listeners.post(event)
+
+
+def _handing(method: Callable[[str], object], secret: Secret) -> Callable[[], object]:
+    """Return a call of *method* with the token, which no frame but the last one holds."""
+
+    def handed() -> object:
+        return method(secret.reveal())
+
+    return handed

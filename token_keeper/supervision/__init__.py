@@ -1,0 +1,70 @@
+"""All decisions about one live session, as a pure function: see `_machine.py`."""
+
+from __future__ import annotations
+
+from token_keeper.supervision._flaws import flaws_of
+from token_keeper.supervision._machine import next_wakeup, step
+from token_keeper.supervision._model import (
+    Abandon,
+    AskRefresh,
+    Attempted,
+    Call,
+    CallEnded,
+    Detached,
+    Effect,
+    Effects,
+    Input,
+    Judged,
+    Link,
+    Moment,
+    Offer,
+    Offered,
+    Phase,
+    Report,
+    ReportAccepted,
+    Rung,
+    Said,
+    SessionEventKind,
+    SessionState,
+    SlowDown,
+    Start,
+    Tell,
+    Tick,
+    Warned,
+)
+from token_keeper.supervision._pace import Pace
+from token_keeper.supervision._words import link_of
+
+__all__ = [
+    "step",
+    "next_wakeup",
+    "SessionState",
+    "Phase",
+    "Link",
+    "Rung",
+    "Offer",
+    "Call",
+    "Moment",
+    "Input",
+    "Start",
+    "Offered",
+    "Said",
+    "Warned",
+    "Judged",
+    "CallEnded",
+    "Tick",
+    "Detached",
+    "Effect",
+    "Effects",
+    "Attempted",
+    "Abandon",
+    "Report",
+    "ReportAccepted",
+    "SlowDown",
+    "AskRefresh",
+    "Tell",
+    "SessionEventKind",
+    "Pace",
+    "flaws_of",
+    "link_of",
+]
