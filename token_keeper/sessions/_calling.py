@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from concurrent.futures import Executor
 from typing import Any
 
 
@@ -12,33 +13,56 @@ class Caller:
     """Calls functions of one session.
 
     A session that was attached in an event loop is called in that loop, since
-    most async SDKs belong to theirs. Otherwise a blocking function gets a thread
-    of its own, where one that hangs can be left behind.
+    most async SDKs belong to theirs. Otherwise a blocking function gets a daemon
+    thread of its own, where one that hangs can be left behind.
 
     Args:
         loop: Where the session was attached, or None.
-        in_thread: Whether blocking functions of a session without a loop may block.
+        threads: Runs blocking functions of a session without a loop.
     """
 
-    __slots__ = ("_in_thread", "_loop")
+    __slots__ = ("_loop", "_threads")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None, *, in_thread: bool) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None, threads: Executor) -> None:
         self._loop = loop
-        self._in_thread = in_thread
+        self._threads = threads
 
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def call(self, function: Callable[[], Any]) -> Any:
         """Return what *function* returns, awaited if it can be. Raises what it raises."""
         here = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not here:
-            far = asyncio.run_coroutine_threadsafe(_called(function, args), self._loop)
-            return await asyncio.wrap_future(far)
-        if self._loop is None and self._in_thread and not inspect.iscoroutinefunction(function):
-            # The keeper's loop has daemon threads, which hold up nothing.
-            result = await here.run_in_executor(None, function, *args)
+            return await _called_in(self._loop, function)
+        if self._loop is None and not inspect.iscoroutinefunction(function):
+            result = await here.run_in_executor(self._threads, _called_once, function)
             return await result if inspect.isawaitable(result) else result
-        return await _called(function, args)
+        return await _called(function)
 
 
-async def _called(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    result = function(*args)
-    return await result if inspect.isawaitable(result) else result
+async def _called_in(loop: asyncio.AbstractEventLoop, function: Callable[[], Any]) -> Any:
+    call = _called(function)
+    try:
+        far = asyncio.run_coroutine_threadsafe(call, loop)
+    except RuntimeError:
+        call.close()
+        raise RuntimeError("the event loop in which the session was attached has ended") from None
+    return await asyncio.wrap_future(far)
+
+
+async def _called(function: Callable[[], Any]) -> Any:
+    result = _called_once(function)
+    try:
+        return await result if inspect.isawaitable(result) else result
+    except SystemExit as ending:
+        raise _not_ending(ending) from None
+
+
+def _called_once(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except (StopIteration, SystemExit) as ending:
+        raise _not_ending(ending) from None
+
+
+def _not_ending(ending: BaseException) -> RuntimeError:
+    # No future can hold a StopIteration, and a SystemExit in a task ends its whole loop.
+    return RuntimeError(f"the session raised {type(ending).__name__}")

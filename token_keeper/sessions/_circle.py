@@ -6,6 +6,7 @@ import asyncio
 from itertools import count
 
 from token_keeper._face import Face
+from token_keeper._home import DaemonThreads
 from token_keeper._kept import call_in
 from token_keeper._listeners import Listeners
 from token_keeper._model import Secret
@@ -25,7 +26,7 @@ class Circle:
     Args:
         keeper: The keeper.
         loop: Its event loop.
-        in_thread: Whether blocking functions of sessions get threads.
+        in_thread: Whether blocking listeners get threads.
     """
 
     def __init__(self, keeper: Face, loop: asyncio.AbstractEventLoop, *, in_thread: bool) -> None:
@@ -33,6 +34,7 @@ class Circle:
         self._kept = keeper._kept  # noqa: SLF001 - sessions are of one piece with their keeper
         self._loop = loop
         self._in_thread = in_thread
+        self._threads = DaemonThreads("token_keeper session")
         self._accounts: dict[str, Account] = {}
         self._sessions: set[SessionSupervisor] = set()
         self._poked: set[SessionSupervisor] = set()
@@ -40,6 +42,7 @@ class Circle:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._change: asyncio.Future[None] | None = None
+        self._farewells: set[asyncio.Task[None]] = set()
         self._is_ended = False
 
     def add(  # noqa: PLR0913 - all but the first are keywords
@@ -58,7 +61,7 @@ class Circle:
             name or f"{type(session).__name__}-{next(self._serial)}",
             session,
             account=account,
-            caller=Caller(loop, in_thread=self._in_thread),
+            caller=Caller(loop, self._threads),
             listeners=Listeners(log=account.log, sync_in_thread=self._in_thread),
             deadline_s=deadline_s,
             made_with=made_with,
@@ -70,21 +73,20 @@ class Circle:
     async def end(self) -> None:
         """Leave all sessions alone. Only in the keeper's loop."""
         self._is_ended = True
-        calls = []
-        for one in self._sessions:
-            one.turn(Detached())
-            if (call := one.end()) is not None:
-                calls.append(call)
-        if calls:
-            await asyncio.wait(calls, timeout=END_S)
-        await asyncio.gather(*(one.listeners.drain(END_S) for one in self._sessions))
-        self._sessions.clear()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+        sessions, self._sessions = self._sessions, set()
+        for one in sessions:
+            self._turn(one, Detached())
+        calls = [call for one in sessions for call in one.end()]
+        if calls:
+            await asyncio.wait(calls, timeout=END_S)
+        await asyncio.gather(*(one.listeners.drain(END_S) for one in sessions), *self._farewells)
 
     def _welcome(self, one: SessionSupervisor) -> None:
         if self._is_ended:
+            self._turn(one, Detached())
             return
         self._sessions.add(one)
         self._poked.add(one)
@@ -112,16 +114,23 @@ class Circle:
             seen = changes
             for one in list(self._sessions):
                 if news or one in poked or one.wakeup() <= now:
-                    self._turn(one)
+                    self._turn(one, Tick())
             await self._sleep()
 
-    def _turn(self, one: SessionSupervisor) -> None:
+    def _turn(self, one: SessionSupervisor, what: Tick | Detached) -> None:
         try:
-            one.turn(Tick())
+            one.turn(what)
         except Exception:  # noqa: BLE001 - whatever it is, the other sessions go on
             self._keeper._log.error("sessionFailed", session=one.name, exc_info=True)  # noqa: SLF001 - as above
-        if one.is_done:
+        if one.is_done and one in self._sessions:
             self._sessions.discard(one)
+            self._part_with(one)
+
+    def _part_with(self, one: SessionSupervisor) -> None:
+        one.end()
+        farewell = self._loop.create_task(one.listeners.drain(END_S), name=f"token_keeper {one.name} ends")
+        self._farewells.add(farewell)
+        farewell.add_done_callback(self._farewells.discard)
 
     def _watch(self) -> None:
         """Wake up at the keeper's next change."""

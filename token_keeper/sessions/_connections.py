@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Generic, Self, TypeVar
 
 from token_keeper._errors import ConfigError
@@ -15,15 +14,13 @@ from token_keeper._model import Secret, Verdict
 from token_keeper._redact import describe
 from token_keeper._share import Share
 from token_keeper._waiting import check_wait
+from token_keeper.sessions._opened import Opened
 from token_keeper.supervision import Pace
 
 ConnectionT = TypeVar("ConnectionT")
 
-CLOSE_S = 5.0
-"""How long an old connection may take to close."""
 STEADY_S = 10.0
 """A connection that lived so long was none in vain."""
-CLOSERS = ("aclose", "close", "disconnect")
 DENIED = 401
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -62,12 +59,19 @@ class Connections(Generic[ConnectionT]):
         self._knows = keeper._profile.knows  # noqa: SLF001 - as above
         self._clock = keeper._clock  # noqa: SLF001 - as above
         self._pace = Pace()
-        self._current: _Open[ConnectionT] | None = None
-        self._running: AsyncIterator[ConnectionT] | None = None
+        self._current: Opened[ConnectionT] | None = None
+        self._opening: asyncio.Task[Opened[ConnectionT]] | None = None
+        self._is_closed = False
+        self._ended = asyncio.Event()
+        self._running: weakref.ref[AsyncGenerator[ConnectionT, None]] | None = None
 
     def __aiter__(self) -> AsyncIterator[ConnectionT]:
-        self._running = self._each()
-        return self._running
+        running = self._each()
+        self._is_closed = False
+        self._ended = asyncio.Event()
+        # Only the loop holds it: leaving the loop ends it, and so closes the connection.
+        self._running = weakref.ref(running)
+        return running
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,10 +80,18 @@ class Connections(Generic[ConnectionT]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the current connection and end the loop."""
-        running, self._running = self._running, None
-        if running is not None:
-            await running.aclose()  # type: ignore[attr-defined]
+        """Close the current connection and end the loop, also one that is just connecting."""
+        running = self._running() if self._running is not None else None
+        if running is None:
+            return
+        self._is_closed = True
+        if not running.ag_running:  # type: ignore[attr-defined]
+            await running.aclose()
+            return
+        # It is between two connections, in another task: it cannot be closed, but it ends.
+        if self._opening is not None:
+            self._opening.cancel()
+        await self._ended.wait()
 
     def denied(self, *, code: int | str | None = None, reason: str | None = None) -> Verdict:
         """Say that the server refused the token of the current connection; the next gets another one.
@@ -93,12 +105,12 @@ class Connections(Generic[ConnectionT]):
     def __repr__(self) -> str:
         return f"<connections {self._share.by!r} of {self._share.keeper.name!r}>"
 
-    async def _each(self) -> AsyncIterator[ConnectionT]:
-        successor: _Open[ConnectionT] | None = None
+    async def _each(self) -> AsyncGenerator[ConnectionT, None]:
+        ended = self._ended
+        successor: Opened[ConnectionT] | None = None
         try:
-            while True:
-                current = self._current = successor or await self._open()
-                successor = None
+            while (current := successor or await self._opened()) is not None:
+                self._current, successor = current, None
                 swapping = asyncio.create_task(self._successor(current)) if self._swap else None
                 try:
                     yield current.connection
@@ -107,13 +119,33 @@ class Connections(Generic[ConnectionT]):
                     await current.close()
                 self._look_back(current)
         finally:
+            ended.set()
             if successor is not None:
                 await successor.close()
 
-    async def _successor(self, current: _Open[ConnectionT]) -> _Open[ConnectionT]:
+    async def _opened(self) -> Opened[ConnectionT] | None:
+        """Connect; None if `aclose()` comes first."""
+        if self._is_closed:
+            return None
+        opening = self._opening = asyncio.create_task(self._open())
+        try:
+            await asyncio.wait({opening})
+        except asyncio.CancelledError:
+            if (opened := await _outcome(opening)) is not None:
+                await opened.close()
+            raise
+        finally:
+            self._opening = None
+        return None if opening.cancelled() and self._is_closed else opening.result()
+
+    async def _successor(self, current: Opened[ConnectionT]) -> Opened[ConnectionT]:
         """Connect with the next token while *current* lives, then close that: its reader comes to its end."""
         await self._share.other_than(current.sent.reveal())
-        successor = await self._open()
+        try:
+            successor = await self._open()
+        except Exception as error:
+            self._log.warning("connectionNotReplaced", by=self._share.by, error=describe(error))
+            raise
         current.replaced = True
         self._log.info("connectionReplaced", by=self._share.by)
         try:
@@ -123,30 +155,24 @@ class Connections(Generic[ConnectionT]):
             return successor
         return successor
 
-    async def _open(self) -> _Open[ConnectionT]:
+    async def _open(self) -> Opened[ConnectionT]:
         """Connect with a token that is valid now; go on until it works."""
         while True:
             await self._wait_for_pace()
             token = Secret(await self._share.awaited(timeout=float("inf")))
             self._pace = self._pace.attempted(self._clock.boot())
             try:
-                opened = await self._attempt(token)
+                opened = Opened[ConnectionT](token, self._clock.boot())
+                await opened.open(self._connect, self._timeout)
             except Exception as error:
                 if not self._is_worth_another(error, token):
                     raise
                 self._pace = self._pace.failed(self._clock.boot(), random.random())  # noqa: S311 - spreads load
-                self._log.warning("connectionFailed", by=self._share.by, error=describe(error))
+                said = describe(error).replace(token.reveal(), f"<token {token.fingerprint}>")
+                self._log.warning("connectionFailed", by=self._share.by, error=said)
             else:
                 self._share.accepted(token.reveal())
                 return opened
-
-    async def _attempt(self, token: Secret) -> _Open[ConnectionT]:
-        async with asyncio.timeout(self._timeout):
-            made = self._connect(token.reveal())
-            if hasattr(made, "__aenter__"):
-                return _Open(await made.__aenter__(), token, made, self._clock.boot())
-            connection = await made if inspect.isawaitable(made) else made
-            return _Open(connection, token, None, self._clock.boot())
 
     async def _wait_for_pace(self) -> None:
         wait = self._pace.clear - self._clock.boot()
@@ -162,7 +188,7 @@ class Connections(Generic[ConnectionT]):
             return True
         return isinstance(error, self._retry_on) or isinstance(error.__cause__, OSError | EOFError)
 
-    def _look_back(self, current: _Open[ConnectionT]) -> None:
+    def _look_back(self, current: Opened[ConnectionT]) -> None:
         """Learn from how a connection ended."""
         boot = self._clock.boot()
         if current.replaced or boot - current.since >= STEADY_S:
@@ -175,45 +201,7 @@ class Connections(Generic[ConnectionT]):
             self._share.denied(current.sent.reveal(), code=code)
 
 
-class _Open(Generic[ConnectionT]):
-    """A connection, and the token that it was made with."""
-
-    __slots__ = ("_context", "_is_closed", "connection", "replaced", "sent", "since")
-
-    def __init__(
-        self,
-        connection: ConnectionT,
-        sent: Secret,
-        context: AbstractAsyncContextManager[ConnectionT] | None,
-        since: float,
-    ) -> None:
-        self.connection = connection
-        self.sent = sent
-        self.since = since
-        self.replaced = False
-        self._context = context
-        self._is_closed = False
-
-    async def close(self) -> None:
-        """Close it, for at most `CLOSE_S` seconds. Whatever it raises, it is gone."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                if self._context is not None:
-                    await self._context.__aexit__(None, None, None)
-                    return
-                closers = (getattr(self.connection, name, None) for name in CLOSERS)
-                closer = next(filter(callable, closers), None)
-                result = closer() if closer is not None else None
-                if inspect.isawaitable(result):
-                    await result
-        except Exception:  # noqa: BLE001 - an old connection that cannot be closed harms nobody
-            return
-
-
-async def _outcome(swapping: asyncio.Task[_Open[ConnectionT]] | None) -> _Open[ConnectionT] | None:
+async def _outcome(swapping: asyncio.Task[Opened[ConnectionT]] | None) -> Opened[ConnectionT] | None:
     """Return the successor if there is one by now, and wait for it no longer."""
     if swapping is None:
         return None

@@ -11,8 +11,8 @@ from token_keeper.supervision import Detached, Input, Link, Said, SessionEventKi
 
 ListenerT = TypeVar("ListenerT", bound=Callable[..., object])
 
-MAX_TEXT = 200
-"""Characters of what a server says that are kept."""
+MAX_TEXT = 16_384
+"""Characters of what an SDK says that are looked at. Few are kept, once the tokens among them are gone."""
 
 
 class Supervisor(Protocol):
@@ -84,12 +84,12 @@ class SessionHandle:
 
         A word that means nothing here is logged once and changes nothing.
         """
-        word = str(getattr(state, "value", state))[:MAX_TEXT]
+        word = _word(state)
         link = link_of(word)
-        if link is None:
-            self._supervisor.word_unknown(word)
-        else:
+        if link is not None:
             self._say(link, code, reason)
+        elif word != Link.UNKNOWN:
+            self._supervisor.word_unknown(word)
 
     def on(self, *kinds: str) -> Callable[[ListenerT], ListenerT]:
         """Call the decorated function with each `SessionEvent` of these *kinds*; of all if none is given.
@@ -99,12 +99,17 @@ class SessionHandle:
         """
         known = [str(kind) for kind in SessionEventKind]
         for kind in kinds:
+            if callable(kind):
+                raise ConfigError("on", 'write handle.on()(listener), or @handle.on("sessionDenied")')
             if kind not in known:
                 shown = str(kind)[:64]
                 raise ConfigError("on", f"there is no event {shown!r}; known are {', '.join(known)}")
         wanted = frozenset(SessionEventKind(kind) for kind in kinds or known)
 
         def register(listener: ListenerT) -> ListenerT:
+            if not callable(listener):
+                kind = type(listener).__name__
+                raise ConfigError("on", f"a listener must be a function of one event, but this is a {kind}")
             self._supervisor.listen(wanted, listener)
             return listener
 
@@ -131,6 +136,21 @@ class SessionHandle:
 
     def _say(self, link: Link, code: Any, reason: Any, *, ran_out: bool = False) -> None:
         # Whatever an SDK passes: a callback that raises would end in the SDK's own thread, unseen.
-        code = code if isinstance(code, int | str | None) and not isinstance(code, bool) else str(code)
-        reason = None if reason is None else str(reason)[: MAX_TEXT * 4]
+        if not isinstance(code, int | None) or isinstance(code, bool):
+            code = _text(code)
+        reason = None if reason is None else _text(reason)
         self._supervisor.post(Said(link, code, reason, ran_out))
+
+
+def _word(state: object) -> str:
+    """Return an SDK's word for its state, which may be a member of an enumeration."""
+    value = getattr(state, "value", state)
+    # The members of some have numbers, and names that are words.
+    return _text(value if isinstance(value, str) else getattr(state, "name", state))
+
+
+def _text(said: object) -> str:
+    try:
+        return str(said)[:MAX_TEXT]
+    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything
+        return f"<unprintable {type(said).__name__}>"

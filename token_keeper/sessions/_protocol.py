@@ -18,7 +18,7 @@ class Session(Protocol):
     It may also have `reconnect()`, which ends the connection and makes another
     with the token that was handed over last, and `recreate()`, which makes a new
     client; what `recreate()` returns, if anything, is the session from then on.
-    Both may take the token as an argument.
+    Both may take the token: as the one argument that they need, or as one named *token*.
     """
 
     def update_token(self, token: str, /) -> object:
@@ -45,11 +45,13 @@ def rungs_of(session: object) -> frozenset[Rung]:
 
 
 def takes_token(method: Callable[..., object]) -> bool:
-    """Whether `reconnect` or `recreate` wants to be given the token."""
+    """Whether `reconnect` or `recreate` wants to be given the token, as its first argument."""
     try:
-        inspect.signature(method).bind("")
-    except TypeError:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # A method without a signature, such as one written in C.
         return False
-    except ValueError:  # A method without a signature, such as one written in C.
+    first = next(iter(parameters), None)
+    if first is None or first.kind not in {first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD}:
         return False
-    return True
+    # Not an optional one of another name: it is a delay, or a flag.
+    return first.default is first.empty or first.name == "token"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from token_keeper._listeners import Listeners
 from token_keeper._model import Secret
-from token_keeper._redact import describe
+from token_keeper._redact import describe, redact_text
 from token_keeper.sessions._account import Account
 from token_keeper.sessions._calling import Caller
 from token_keeper.sessions._events import SessionEvent, SessionSnapshot
@@ -30,6 +32,7 @@ from token_keeper.supervision import (
     Report,
     ReportAccepted,
     Rung,
+    Said,
     SessionEventKind,
     SessionState,
     SlowDown,
@@ -39,8 +42,15 @@ from token_keeper.supervision import (
     step,
 )
 
+SaidT = TypeVar("SaidT", int | str | None, str | None, str)
+
 MAX_WORDS = 16
 """Unknown words that are logged once each."""
+MAX_SAID = 400
+"""Characters of what an SDK says, or raises, that are kept."""
+MAX_HANDED = 8
+"""Tokens that are struck out of what an SDK says."""
+_WORD = re.compile(r"[A-Za-z][A-Za-z _-]{0,31}")
 
 _LEVELS = {
     SessionEventKind.UPDATED: "info",
@@ -87,15 +97,19 @@ class SessionSupervisor:
         self._first = made_with
         self._inbox: deque[Input] = deque([Start(account.offer_of(made_with))])
         self._seen: Offer | None = None
+        self._handed: deque[Secret] = deque([made_with] if made_with else [], maxlen=MAX_HANDED)
         self._call: asyncio.Task[None] | None = None
+        # All of them, also those that hang: a loop holds its tasks only weakly.
+        self._calls: set[asyncio.Task[None]] = set()
         self._words: set[str] = set()
 
     # From any thread.
 
     def post(self, what: Input) -> None:
-        """Let *what* happen soon."""
-        self._inbox.append(what)
-        self._poke(self)
+        """Let *what* happen soon. After the end nothing does, and nothing is kept."""
+        if not self.is_done:
+            self._inbox.append(what)
+            self._poke(self)
 
     def snapshot(self) -> SessionSnapshot:
         """Return how the session stands."""
@@ -111,9 +125,11 @@ class SessionSupervisor:
 
     def word_unknown(self, word: str) -> None:
         """Log once that the SDK has a *word* for its state that means nothing here."""
-        if word not in self._words and len(self._words) < MAX_WORDS:
-            self._words.add(word)
-            self._account.log.warning("sessionWordUnknown", session=self.name, word=word)
+        # Whoever connects the wrong callback has tokens here, and worse.
+        shown = word if _WORD.fullmatch(word) else f"<{len(word)} characters>"
+        if shown not in self._words and len(self._words) < MAX_WORDS:
+            self._words.add(shown)
+            self._account.log.warning("sessionWordUnknown", session=self.name, word=shown)
 
     # In the keeper's loop.
 
@@ -136,12 +152,11 @@ class SessionSupervisor:
         while waiting:
             self._step(waiting.popleft())
 
-    def end(self) -> asyncio.Task[None] | None:
-        """Cancel the call under way, and return it if there is one."""
-        if self._call is None or self._call.done():
-            return None
-        self._call.cancel()
-        return self._call
+    def end(self) -> set[asyncio.Task[None]]:
+        """Cancel the calls under way, and return them."""
+        for call in self._calls:
+            call.cancel()
+        return set(self._calls)
 
     def _look_at_offer(self) -> None:
         offer = self._account.offer()
@@ -153,6 +168,9 @@ class SessionSupervisor:
         self._step(Offered(offer))
 
     def _step(self, what: Input) -> None:
+        if isinstance(what, Said):
+            code, reason = self._without_tokens(what.code), self._without_tokens(what.reason)
+            what = replace(what, code=code, reason=reason)
         now = Moment(self._account.boot(), self._account.pace.clear)
         self.state, effects = step(self.state, what, now)
         for effect in effects:
@@ -164,8 +182,7 @@ class SessionSupervisor:
                 if effect.connects:
                     self._account.attempted()
                 self._first = self._first or effect.offer.secret
-                call = self._run(effect)
-                self._call = asyncio.get_running_loop().create_task(call, name=f"token_keeper {self.name}")
+                self._start(effect)
             case Abandon():
                 if self._call is not None:
                     self._call.cancel()
@@ -181,6 +198,13 @@ class SessionSupervisor:
             case Tell():
                 self._tell(effect)
 
+    def _start(self, order: Attempted) -> None:
+        self._handed.append(order.offer.secret)
+        name = f"token_keeper {self.name}"
+        self._call = asyncio.get_running_loop().create_task(self._run(order), name=name)
+        self._calls.add(self._call)
+        self._call.add_done_callback(self._calls.discard)
+
     async def _run(self, order: Attempted) -> None:
         problem = "it was cancelled"
         try:
@@ -190,13 +214,12 @@ class SessionSupervisor:
 
     async def _called(self, order: Attempted) -> str:
         """Call the session; return how that failed, empty if it did not."""
-        secret = order.offer.secret
-        method = getattr(self._session, METHODS[order.rung])
-        with_token = order.rung is Rung.UPDATE or takes_token(method)
         try:
-            result = await self._caller.call(_handing(method, secret) if with_token else method)
+            method = getattr(self._session, METHODS[order.rung])
+            with_token = order.rung is Rung.UPDATE or takes_token(method)
+            result = await self._caller.call(_handing(method, order.offer.secret) if with_token else method)
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises, the machine decides
-            return describe(error).replace(secret.reveal(), f"<token {secret.fingerprint}>")
+            return self._without_tokens(describe(error))
         if order.rung is Rung.RECREATE and callable(getattr(result, METHODS[Rung.UPDATE], None)):
             self._session = result
         return ""
@@ -218,6 +241,15 @@ class SessionSupervisor:
         log(str(told.kind), **{key: value for key, value in said.items() if value is not None})
         self.listeners.post(event)
 
+    def _without_tokens(self, said: SaidT) -> SaidT:
+        """Return what an SDK *said*: servers like to quote the token that they refuse."""
+        if not isinstance(said, str):
+            return said
+        text = redact_text(said)
+        for secret in filter(Secret.reveal, self._handed):
+            text = text.replace(secret.reveal(), f"<token {secret.fingerprint}>")
+        return text[:MAX_SAID]
+
 
 def _handing(method: Callable[[str], object], secret: Secret) -> Callable[[], object]:
     """Return a call of *method* with the token, which no frame but the last one holds."""
@@ -225,4 +257,7 @@ def _handing(method: Callable[[str], object], secret: Secret) -> Callable[[], ob
     def handed() -> object:
         return method(secret.reveal())
 
-    return handed
+    async def handed_async() -> object:
+        return await method(secret.reveal())  # type: ignore[misc]
+
+    return handed_async if inspect.iscoroutinefunction(method) else handed

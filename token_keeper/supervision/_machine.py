@@ -66,8 +66,17 @@ THROTTLED_S = 1.0
 CHANCES_S = (10.0, 60.0, 300.0)
 """After giving up: the pauses before everything is tried again, the last for ever."""
 ONLY_UPDATES = "this session has neither reconnect() nor recreate(), and the same token is no update"
+MAX_ROUNDS = 5
+"""Connections in vain with a token that is good: after so many it says so, and goes on slowly."""
+ROUNDS = {
+    Verdict.THROTTLED: f"the server asked for patience {MAX_ROUNDS} times in a row; the token is kept",
+    Verdict.DISPUTED: f"the server refused {MAX_ROUNDS} times a token that it had accepted; it is kept",
+}
 CODE_RAN_OUT = "invalid_token"
 """RFC 6750 section 3.1: the token is expired, revoked or malformed."""
+
+WAITING = frozenset({Phase.PAUSED, Phase.AWAITING_TOKEN, Phase.GAVE_UP})
+"""Phases that end at `until`."""
 
 Turned = tuple[SessionState, Effects]
 
@@ -84,14 +93,16 @@ def step(state: SessionState, what: Input, now: Moment) -> Turned:
 
 def next_wakeup(state: SessionState) -> float:
     """Return the boot time at which `step` wants a `Tick` at the latest; `NEVER` if it wants none."""
-    times = [state.until if state.phase in {Phase.PAUSED, Phase.AWAITING_TOKEN, Phase.GAVE_UP} else NEVER]
+    if state.phase is Phase.DETACHED:
+        return NEVER
     if state.call is not None:
-        times.append(state.call.judged)
-    elif state.link is Link.CLOSING:
+        return state.call.judged
+    times = [state.until if state.phase in WAITING else NEVER]
+    if state.link is Link.CLOSING:
         times.append(state.link_since + CLOSING_S)
     elif state.link is Link.CONNECTING:
         times.append(_unsettled_until(state))
-    return NEVER if state.phase is Phase.DETACHED else min(times)
+    return min(times)
 
 
 def _heed(state: SessionState, what: Input, now: Moment) -> Turned:
@@ -128,7 +139,7 @@ def _said(state: SessionState, said: Said, now: Moment) -> Turned:
     if said.link is Link.CONNECTED:
         return _connected(state)
     if said.link in BROKEN:
-        return _broken(state, said, was)
+        return _broken(state, said, was, now)
     return state, ()
 
 
@@ -161,11 +172,13 @@ def _ran_out(state: SessionState, said: Said, now: Moment) -> Turned:
     return _denied(state, said.code or CODE_RAN_OUT, said.reason)
 
 
-def _broken(state: SessionState, said: Said, was: Link) -> Turned:
+def _broken(state: SessionState, said: Said, was: Link, now: Moment) -> Turned:
     if said.link is Link.DISCONNECTED and _is_of_our_making(state):
         assert state.call is not None  # noqa: S101 - our own invariant
         return replace(state, call=replace(state.call, reached=False)), ()
-    if state.held is None or (said.code is None and (state.dead or was in BROKEN)):
+    if state.held is None:
+        return (state if state.phase in WAITING else _awaiting(state, now)), ()
+    if said.code is None and (state.dead or was in BROKEN):
         return state, ()
     return _denied(state, said.code, said.reason)
 
@@ -209,7 +222,11 @@ def _judged(state: SessionState, judged: Judged, now: Moment) -> Turned:
             return _awaiting(state, now), (SlowDown(),)
         case Verdict.THROTTLED | Verdict.DISPUTED:
             again = state.link in BROKEN
-            state = replace(state, dead=False, again=again, rung=Rung.UPDATE)
+            state = replace(state, dead=False, again=again, rung=Rung.UPDATE, rounds=state.rounds + 1)
+            if state.rounds >= MAX_ROUNDS and again:
+                pause = CHANCES_S[min(state.chances, len(CHANCES_S) - 1)]
+                state, effects = _give_up(state, ROUNDS[judged.verdict], until=now.boot + pause)
+                return state, (SlowDown(), *effects)
             if not again:
                 return replace(state, phase=Phase.IDLE), (SlowDown(),)
             return replace(state, phase=Phase.PAUSED, until=now.boot + THROTTLED_S), (SlowDown(),)
@@ -266,6 +283,7 @@ def _accepted(state: SessionState) -> Turned:
         trouble=False,
         told_gave_up=False,
         chances=0,
+        rounds=0,
         diagnosis=(),
         stuck=frozenset() if is_new_client else state.stuck,
     )
@@ -317,12 +335,12 @@ def _due(state: SessionState, now: Moment) -> Turned:
         was, became = state.link, state.closing_to
         state = _linked(state, became, now)
         if became in BROKEN:
-            state, more = _broken(state, Said(became), was)
+            state, more = _broken(state, Said(became), was, now)
             return state, (*effects, *more)
     if state.link is Link.CONNECTING and now.boot >= _unsettled_until(state):
         state = _awaiting(replace(_linked(state, Link.DISCONNECTED, now), trouble=True), now)
-    if state.phase in {Phase.AWAITING_TOKEN, Phase.GAVE_UP} and now.boot >= state.until:
-        state, more = _lost_patience(state)
+    if state.phase in WAITING and now.boot >= state.until:
+        state, more = _waited(state, now)
         return state, (*effects, *more)
     return state, effects
 
@@ -345,7 +363,10 @@ def _judge_call(state: SessionState, call: Call, now: Moment) -> Turned:
     return replace(state, call=None, phase=Phase.IDLE, trouble=True), ()
 
 
-def _lost_patience(state: SessionState) -> Turned:
+def _waited(state: SessionState, now: Moment) -> Turned:
+    if state.phase is Phase.PAUSED:
+        state = replace(state, phase=Phase.IDLE, until=NEVER)
+        return _awaiting(state, now) if state.dead else state, ()
     if state.phase is Phase.AWAITING_TOKEN:
         return _give_up(state, f"no other token came within {PATIENCE_S:g} s; see why the keeper has none")
     state = replace(state, until=NEVER, chances=state.chances + 1)

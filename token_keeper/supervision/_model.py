@@ -142,6 +142,7 @@ class SessionState:
         told_gave_up: `sessionGaveUp` was told of the held token.
         kept_back: Generation of the last token that was not handed over.
         chances: How often it began anew after it gave up, since the last success.
+        rounds: Connections in vain with a good token, since the last success.
         diagnosis: Why it gave up.
     """
 
@@ -166,6 +167,7 @@ class SessionState:
     told_gave_up: bool = False
     kept_back: int = 0
     chances: int = 0
+    rounds: int = 0
     diagnosis: tuple[str, ...] = ()
 
 
