@@ -1,4 +1,7 @@
-"""Keep one token fresh in a program with an event loop."""
+"""Keep one token fresh in a program with an event loop.
+
+Run it: TOKEN_URL=https://backend.example/token API_URL=https://api.example/things python embed_async.py
+"""
 
 import asyncio
 import os

@@ -1,4 +1,7 @@
-"""Keep one token fresh in a program that blocks."""
+"""Keep one token fresh in a program that blocks.
+
+Run it: TOKEN_URL=https://backend.example/token API_URL=https://api.example/things python embed_sync.py
+"""
 
 import os
 

@@ -1,4 +1,7 @@
-"""Be told what happens to the token."""
+"""Be told what happens to the token.
+
+Run it: TOKEN_URL=https://backend.example/token python listeners.py
+"""
 
 import os
 import time

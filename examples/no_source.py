@@ -1,5 +1,7 @@
 """A keeper without a source: it watches the token that you hand in.
 
+    TOKEN_URL=https://backend.example/token python no_source.py
+
 The events of Twilio's AccessManager: 3 min before the expiry (or half of the
 lifetime, if that is shorter) comes `tokenAboutToExpire`; you bring the next token.
 """

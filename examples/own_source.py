@@ -1,4 +1,7 @@
-"""Tokens from a function of yours: it mints them, or asks an SDK for one."""
+"""Tokens from a function of yours: it mints them, or asks an SDK for one.
+
+Run it: SIGNING_KEY=... python own_source.py
+"""
 
 import os
 import time

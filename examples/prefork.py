@@ -1,21 +1,9 @@
 """A keeper in each process of a server that forks.
 
-A keeper's thread does not survive a fork, so each child makes and starts its
-own. In gunicorn and Celery the places for that are these:
+    TOKEN_URL=https://backend.example/token python prefork.py
 
-    # gunicorn.conf.py
-    def post_fork(server, worker):
-        app.keeper = TokenKeeper(HttpSource(URL))
-        app.keeper.start()
-
-    def worker_exit(server, worker):
-        app.keeper.close()
-
-    # Celery
-    @worker_process_init.connect
-    def start_keeper(**_):
-        app.keeper = TokenKeeper(HttpSource(URL))
-        app.keeper.start()
+A keeper's thread does not survive a fork, so each child makes and starts its own. For gunicorn see
+gunicorn_conf.py, for Celery celery_app.py.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""Start although the backend is down, and serve as soon as it is back."""
+"""Start although the backend is down, and serve as soon as it is back.
+
+Run it: TOKEN_URL=https://backend.example/token python start_in_an_outage.py
+"""
 
 import logging
 import os

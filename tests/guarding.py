@@ -6,11 +6,12 @@ inherits them and says how that client calls.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,17 +22,17 @@ import pytest
 from token_keeper import HttpSource, RefreshPolicy, TokenKeeper
 from token_keeper.testing import FakeBackend
 
-QUICK = RefreshPolicy(min_interval_s=0.02, splay=False)
+QUICK = RefreshPolicy(min_interval_s=0.1, splay=False)
 """Fetches may follow each other closely."""
 CHALLENGE = 'Bearer realm="api", error="invalid_token", error_description="The access token expired"'
 
 
-class GuardedApi:
-    """An HTTP API on loopback that accepts the tokens of a `FakeBackend` until they are revoked.
+class Gate:
+    """Who accepts the tokens of a `FakeBackend` until they are revoked.
 
-    Every path answers 200 with JSON, and reads the body. Paths that begin with
-    `/forbidden` answer 403 `insufficient_scope`, `/narrow` 401 `insufficient_scope`,
-    `/away` redirects to `elsewhere`, `/open` accepts everybody.
+    Every path is answered 200. Paths that begin with `/forbidden` answer 403
+    `insufficient_scope`, `/narrow` 401 `insufficient_scope`, `/away` redirects
+    to `elsewhere`, `/open` accepts everybody.
 
     Attributes:
         seen: The raw tokens that came, None where none came, in order.
@@ -51,41 +52,10 @@ class GuardedApi:
         self._backend = backend
         self._revoked: set[str] = set()
         self._revokes_all = False
-        api = self
-
-        class Exchange(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_one_request(self) -> None:
-                try:
-                    super().handle_one_request()
-                except ConnectionError:
-                    self.close_connection = True
-
-            def _any(self) -> None:
-                api._exchange(self)
-
-            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any  # noqa: N815 - as http.server wants it
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Exchange)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        raise NotImplementedError
 
     @property
     def url(self) -> str:
@@ -105,23 +75,17 @@ class GuardedApi:
             return False
         return token in self._backend.issued and token not in self._revoked
 
-    def _exchange(self, request: BaseHTTPRequestHandler) -> None:
-        body = _body(request)
-        scheme, _, token = (request.headers.get("Authorization") or "").partition(" ")
+    def judge(
+        self, path: str, authorization: str | None, body: bytes = b""
+    ) -> tuple[int, dict[str, str], Any]:
+        """Return the status, the headers and the answer, and take note of what came."""
+        scheme, _, token = (authorization or "").partition(" ")
         sent = token if scheme == "Bearer" else None
-        status, headers, answer = self._judge(request.path, sent)
+        answer = self._judge(path, sent)
         self.seen.append(sent)
         self.bodies.append(body)
-        self.statuses.append(status)
-        content = json.dumps(answer).encode()
-        request.send_response(status)
-        for name, value in headers.items():
-            request.send_header(name, value)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        if request.command != "HEAD":
-            request.wfile.write(content)
+        self.statuses.append(answer[0])
+        return answer
 
     def _judge(self, path: str, sent: str | None) -> tuple[int, dict[str, str], Any]:
         narrow = {"WWW-Authenticate": 'Bearer error="insufficient_scope", scope="admin"'}
@@ -136,6 +100,64 @@ class GuardedApi:
         if path.startswith("/away"):
             return 307, {"Location": self.elsewhere}, {}
         return 200, {}, self.answer(path)
+
+
+class GuardedApi(Gate):
+    """An HTTP API on loopback behind a gate. It reads the body, and answers with JSON."""
+
+    def __init__(self, backend: FakeBackend | None = None) -> None:
+        super().__init__(backend)
+        api = self
+
+        class Exchange(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                try:
+                    super().handle_one_request()
+                except ConnectionError:
+                    self.close_connection = True
+
+            def _any(self) -> None:
+                api._exchange(self)
+
+            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _any  # noqa: N815 - as http.server wants it
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128  # Of more connections at once, some wait a second for the next try.
+
+        self._server = Server(("127.0.0.1", 0), Exchange)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def _exchange(self, request: BaseHTTPRequestHandler) -> None:
+        body = _body(request)
+        status, headers, answer = self.judge(request.path, request.headers.get("Authorization"), body)
+        content = json.dumps(answer).encode()
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(content)
 
 
 def _body(request: BaseHTTPRequestHandler) -> bytes:
@@ -154,6 +176,21 @@ def keeping(backend: FakeBackend, **options: Any) -> Iterator[TokenKeeper]:
     """Yield a keeper that may fetch often."""
     with TokenKeeper(HttpSource(backend.url), **{"policy": QUICK, **options}) as keeper:
         yield keeper
+
+
+@contextmanager
+def loop_in_thread() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Yield a function that runs a coroutine in the loop of another thread, and returns its result."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(20)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 Call = Callable[[str], int]
@@ -201,9 +238,10 @@ class FiveChecks:
 
             with ThreadPoolExecutor(4) as threads:
                 loads = [threads.submit(load) for _ in range(4)]
+                _until(lambda: len(api.seen) > 0)
                 for _ in range(4):
-                    shown_before = len(api.seen)
                     keeper.refresh()
+                    shown_before = len(api.seen)
                     _until(lambda before=shown_before: len(api.seen) > before + 8)
                 done.set()
                 statuses = set().union(*(load.result() for load in loads))
@@ -226,7 +264,7 @@ class FiveChecks:
             held = keeper.token
             backend.down()
             with pytest.raises(Exception, match="token"):
-                keeper.refresh(timeout=2)
+                keeper.refresh(timeout=0.3)
 
             assert [call(api.url) for _ in range(5)] == [200] * 5
             assert set(api.seen) == {held}

@@ -1,7 +1,8 @@
-"""The real `twilsock` client of npm, in a process of Node.js that the tests drive."""
+"""Twilio's real packages of npm, in processes of Node.js that the tests drive."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import queue
@@ -10,6 +11,8 @@ import subprocess
 import threading
 from pathlib import Path
 from typing import Any, Self
+
+import pytest
 
 JS = Path(__file__).parent / "js"
 INSTALL_TIMEOUT_S = 90.0
@@ -27,10 +30,20 @@ def installed(folder: Path) -> Path:
             raise CannotInstallError(f"{program} is not installed")
     wanted = (JS / "package.json").read_text()
     stamp = folder / "installed.json"
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        _install(folder, wanted)
-        stamp.write_text(wanted)
+    with (folder / "lock").open("w") as lock:  # Tests of several files run side by side.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (stamp.exists() and stamp.read_text() == wanted):
+            _install(folder, wanted)
+            stamp.write_text(wanted)
     return folder / "node_modules"
+
+
+def modules_or_skip(config: pytest.Config) -> Path:
+    """Return the installed packages, or skip the test."""
+    try:
+        return installed(config.cache.mkdir("twilio-npm"))
+    except CannotInstallError as error:
+        pytest.skip(f"the real packages of npm cannot be had: {error}")
 
 
 def _install(folder: Path, wanted: str) -> None:
@@ -47,14 +60,15 @@ def _install(folder: Path, wanted: str) -> None:
         raise CannotInstallError(f"npm install failed with exit code {run.returncode}: no registry?")
 
 
-class NpmClient:
-    """One client. What it says is an event: a dict with `event` and what belongs to it."""
+class NodeProgram:
+    """A script of tests/js that takes orders and tells events, a JSON object in a line each."""
 
-    def __init__(self, modules: Path) -> None:
+    def __init__(self, script: str, modules: Path) -> None:
         self.seen: list[dict[str, Any]] = []
         self._coming: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._passed: dict[object, list[dict[str, Any]]] = {}
         self._process = subprocess.Popen(
-            ["node", str(JS / "twilsock-client.js")],
+            ["node", str(JS / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -74,35 +88,69 @@ class NpmClient:
         self._reader.join(EVENT_TIMEOUT_S)
         self._process.stdout.close()
 
-    def connect(self, url: str, token: str) -> None:
-        self._tell(order="connect", url=url, token=token)
-
-    def update(self, token: str) -> None:
-        self._tell(order="update", token=token)
-
-    def disconnect(self) -> None:
-        self._tell(order="disconnect")
-
-    def next(self, event: str, **details: Any) -> dict[str, Any]:
-        """Wait for *event* with these *details*, past all others. Returns it."""
-        while True:
-            said = self._coming.get(timeout=EVENT_TIMEOUT_S)
-            assert said is not None, f"the client ended; it said {self.seen}"
-            self.seen.append(said)
-            if {"event": event, **details}.items() <= said.items():
-                return said
-
-    def states(self) -> list[str]:
-        """Return the states that it was in, as far as they were waited for."""
-        return [said["state"] for said in self.seen if said["event"] == "stateChanged"]
-
-    def _tell(self, **order: str) -> None:
+    def tell(self, **order: Any) -> None:
+        """Give an order."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
+
+    def next(self, event: str, *, name: str | None = None, **details: Any) -> dict[str, Any]:
+        """Wait for *event* of *name* with these *details*, past all others of that name. Returns it."""
+        passed = self._passed.setdefault(name, [])
+        while True:
+            said = passed.pop(0) if passed else self._more(name)
+            if said is not None and {"event": event, **details}.items() <= said.items():
+                return said
+
+    def _more(self, name: str | None) -> dict[str, Any] | None:
+        try:
+            said = self._coming.get(timeout=EVENT_TIMEOUT_S)
+        except queue.Empty:
+            raise AssertionError(f"it did not happen; the program said {self.seen}") from None
+        assert said is not None, f"the program ended; it said {self.seen}"
+        self.seen.append(said)
+        if said.get("name") == name:
+            return said
+        self._passed.setdefault(said.get("name"), []).append(said)
+        return None
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._coming.put(json.loads(line))
         self._coming.put(None)
+
+
+class NpmClient:
+    """One twilsock client. What it says is an event: a dict with `event` and what belongs to it."""
+
+    def __init__(self, modules: Path) -> None:
+        self._program = NodeProgram("twilsock-client.js", modules)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._program.__exit__()
+
+    @property
+    def seen(self) -> list[dict[str, Any]]:
+        """What it said, as far as it was waited for."""
+        return self._program.seen
+
+    def connect(self, url: str, token: str) -> None:
+        self._program.tell(order="connect", url=url, token=token)
+
+    def update(self, token: str) -> None:
+        self._program.tell(order="update", token=token)
+
+    def disconnect(self) -> None:
+        self._program.tell(order="disconnect")
+
+    def next(self, event: str, **details: Any) -> dict[str, Any]:
+        """Wait for *event* with these *details*, past all others. Returns it."""
+        return self._program.next(event, **details)
+
+    def states(self) -> list[str]:
+        """Return the states that it was in, as far as they were waited for."""
+        return [said["state"] for said in self.seen if said["event"] == "stateChanged"]

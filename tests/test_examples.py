@@ -1,24 +1,21 @@
-"""Every example, run as its reader would run it: a program, a backend, an API."""
+"""The examples of an embedded keeper, run as their reader would run them: a program, a backend, an API."""
 
 from __future__ import annotations
 
 import os
-import signal
+import re
+import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import pytest
+from programs import EXAMPLES, ROOT, TIMEOUT_S, read_until, run, running, shown_to, stopped, surroundings
 
 from token_keeper.testing import FakeBackend
 
-ROOT = Path(__file__).parent.parent
-EXAMPLES = ROOT / "examples"
-TIMEOUT_S = 30
+HERE = Path(__file__).parent
 
 
 @pytest.fixture
@@ -34,58 +31,16 @@ def api() -> Iterator[FakeBackend]:
         yield api
 
 
-def _is_ours(name: str) -> bool:
-    """Whether a variable of our own surroundings would change what an example does."""
-    # Unbuffered, a line of `print` is two writes, between which the log may come.
-    return name.lower().endswith("_proxy") or name == "PYTHONUNBUFFERED"
-
-
-@contextmanager
-def running(name: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-W", "error", str(EXAMPLES / name)]
-    with subprocess.Popen(
-        command,
-        env={name: value for name, value in os.environ.items() if not _is_ours(name)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as program:
-        # Reading what it says would wait for ever for a program that hangs.
-        watchdog = threading.Timer(TIMEOUT_S, program.kill)
-        watchdog.start()
-        try:
-            yield program
-        finally:
-            watchdog.cancel()
-            program.kill()
-
-
-def run(name: str, **environment: str) -> list[str]:
-    """Run an example to its end and return the lines that it printed."""
-    with running(name, **environment) as program:
-        said, _ = program.communicate(timeout=TIMEOUT_S)
-    assert program.returncode == 0, said
-    return said.splitlines()
-
-
-def read_until(stream: IO[str] | None, word: str) -> list[str]:
-    assert stream is not None
-    lines: list[str] = []
-    for line in stream:
-        lines.append(line.rstrip())
-        if word in line:
-            return lines
-    said = "\n".join([*lines[:20], "...", *lines[-20:]])
-    raise AssertionError(f"{word!r} was never printed, but:\n{said}")
-
-
-def shown_to(api: FakeBackend) -> list[str]:
-    return [request.headers["authorization"].removeprefix("Bearer ") for request in api.requests]
-
-
 def test_every_example_is_run_here() -> None:
-    here = Path(__file__).read_text(encoding="utf-8")
-    assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in here] == []
+    tests = "".join(path.read_text(encoding="utf-8") for path in HERE.glob("test_examples*.py"))
+    run = set(re.findall(r'"(\w+)(?:\.py"|:app"|")', tests))
+    assert {path.stem for path in EXAMPLES.glob("*.py")} - run == set()
+
+
+def test_every_example_has_its_line_in_the_index() -> None:
+    index = (ROOT / "docs" / "examples.md").read_text(encoding="utf-8")
+    places = [*EXAMPLES.glob("*.*"), *(EXAMPLES / "sidecar").glob("*.*")]
+    assert [path.name for path in places if f"({Path('..') / path.relative_to(ROOT)})" not in index] == []
 
 
 @pytest.mark.parametrize("name", ["embed_sync.py", "embed_async.py"])
@@ -100,10 +55,7 @@ def test_the_worker_shows_the_api_another_token_after_a_401_and_stops_when_told(
     api.answer(status=401, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
     with running("worker.py", TOKEN_URL=backend.url, API_URL=api.url, PAUSE_S="0.01") as worker:
         log = read_until(worker.stdout, "the API answered 200")
-        worker.send_signal(signal.SIGTERM)
-        said, _ = worker.communicate(timeout=TIMEOUT_S)
-    assert worker.returncode == 0
-    assert said.endswith("stopped\n")
+        assert stopped(worker).endswith("stopped\n")
     assert sum("tokenDenied" in line for line in log) == 1
     assert shown_to(api)[:2] == list(backend.issued)[:2]
 
@@ -114,6 +66,36 @@ def test_the_worker_goes_on_after_a_round_without_a_token(backend: FakeBackend, 
         read_until(worker.stdout, "the API answered 401")
         read_until(worker.stdout, "the API answered 200")
     assert len(set(shown_to(api))) >= 3
+
+
+def test_the_worker_starts_in_an_outage_and_calls_when_it_ends(
+    backend: FakeBackend, api: FakeBackend
+) -> None:
+    backend.down()
+    times = {"PAUSE_S": "0.01", "WAIT_S": "0.1"}
+    with running("worker.py", TOKEN_URL=backend.url, API_URL=api.url, **times) as worker:
+        read_until(worker.stdout, "this round failed: worker: no usable token")
+        backend.up()
+        read_until(worker.stdout, "the API answered 200")
+    assert shown_to(api)[0] == backend.issued[0]
+
+
+def test_the_worker_calls_on_while_the_backend_is_down(backend: FakeBackend, api: FakeBackend) -> None:
+    with running("worker.py", TOKEN_URL=backend.url, API_URL=api.url, PAUSE_S="0.01") as worker:
+        read_until(worker.stdout, "the API answered 200")
+        backend.down()
+        before = len(api.requests)
+        api.wait_for_requests(before + 3)
+        assert "this round failed" not in stopped(worker)
+
+
+def test_the_worker_stops_when_told_while_it_has_no_token(backend: FakeBackend, api: FakeBackend) -> None:
+    backend.down()
+    times = {"PAUSE_S": "3600", "WAIT_S": "0.1"}
+    with running("worker.py", TOKEN_URL=backend.url, API_URL=api.url, **times) as worker:
+        read_until(worker.stdout, "this round failed")
+        assert stopped(worker).endswith("stopped\n")
+    assert not api.requests
 
 
 def test_the_listeners_hear_of_a_renewal(backend: FakeBackend) -> None:
@@ -161,15 +143,17 @@ def test_each_forked_child_has_a_token_of_its_own(backend: FakeBackend) -> None:
     assert len(set(backend.issued)) == 2
 
 
-def test_the_test_with_a_fake_clock_passes() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+@pytest.mark.parametrize("name", ["test_with_a_fake_clock.py", "test_with_fixtures.py"])
+def test_the_tests_to_copy_pass_where_they_were_copied_to(name: str, tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / name, tmp_path)
     ended = subprocess.run(
-        [*command, str(EXAMPLES / "test_with_a_fake_clock.py")],
-        cwd=ROOT,
+        [sys.executable, "-W", "error", "-m", "pytest", "-q", name],
+        cwd=tmp_path,
+        env=surroundings(PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout
-    assert "3 passed" in ended.stdout
+    assert " passed" in ended.stdout

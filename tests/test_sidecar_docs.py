@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 from pages import blocks_of
+from programs import read_until, shown_to
 from sidecar import Sidecar, a_config, a_directory, a_token_table, eventually, running, started
 from test_docs import Tunnels
-from test_examples import read_until, shown_to
 from walk import Walk, sections_of, walk
 
 from token_keeper.testing import FakeBackend

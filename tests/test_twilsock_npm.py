@@ -1,17 +1,14 @@
 """The fake Twilsock server speaks the protocol: the real client of npm says so."""
 
 import pytest
-from npm_client import CannotInstallError, NpmClient, installed
+from npm_client import NpmClient, modules_or_skip
 
 from token_keeper.testing import FakeTwilsock
 
 
 @pytest.fixture(scope="module")
 def modules(request):
-    try:
-        return installed(request.config.cache.mkdir("twilsock-npm"))
-    except CannotInstallError as error:
-        pytest.skip(f"the real twilsock client cannot be had: {error}")
+    return modules_or_skip(request.config)
 
 
 @pytest.fixture
@@ -70,6 +67,7 @@ def test_an_update_is_sent_and_accepted(client, server):
     client.update(server.mint())
 
     client.next("updateResolved")
+    server.wait_for("update")
     assert [message.status.code for message in server.received if message.method == "update"] == [200]
     assert server.live == 1
 

@@ -51,7 +51,7 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(_DaemonThreads())
+        self._loop.set_default_executor(DaemonThreads("token_keeper look-up"))
         self._last_work: Coroutine[Any, Any, None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"token_keeper {name}", daemon=True)
         try:
@@ -100,12 +100,19 @@ class LoopThread:
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
 
 
-class _DaemonThreads(ThreadPoolExecutor):
+class DaemonThreads(ThreadPoolExecutor):
     """A fresh daemon thread for each job, such as a look-up of a host name.
 
     The interpreter waits at its end for the threads of a pool, so that a name
     server that hangs would hold it up.
+
+    Args:
+        name: Of each thread.
     """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(max_workers=1)
+        self._name = name
 
     def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
         future: Future[ResultT] = Future()
@@ -120,5 +127,5 @@ class _DaemonThreads(ThreadPoolExecutor):
             else:
                 future.set_result(result)
 
-        threading.Thread(target=work, name="token_keeper look-up", daemon=True).start()
+        threading.Thread(target=work, name=self._name, daemon=True).start()
         return future

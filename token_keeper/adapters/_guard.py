@@ -10,9 +10,10 @@ from token_keeper._model import Verdict
 from token_keeper._share import WAIT_S, Share
 from token_keeper._waiting import check_wait
 from token_keeper.adapters._challenge import bearer_error
-from token_keeper.adapters._origins import Origins
+from token_keeper.adapters._origins import Origins, origin_at, origin_of
 
 UNAUTHORIZED = 401
+BEARER = "Bearer "
 WORTH_ANOTHER = {Verdict.DENIED, Verdict.SUPERSEDED}
 """Verdicts after which there is, or soon will be, another token."""
 NO_DENIALS = {"insufficient_scope", "invalid_request"}
@@ -34,7 +35,7 @@ class Guard:
         ConfigError: If an argument cannot work.
     """
 
-    __slots__ = ("_by", "_keeper", "_origins", "_shares", "timeout")
+    __slots__ = ("_at", "_by", "_keeper", "_origins", "_shares", "timeout")
 
     def __init__(
         self,
@@ -53,6 +54,26 @@ class Guard:
         self._origins = Origins(origins)
         self._by = by
         self._shares: dict[str, Share] = {}
+        self._at: dict[tuple[str, str, int | None], Share] = {}
+
+    def at(self, scheme: str, host: str, port: int | None) -> Share | None:
+        """As `share`, for the parts of a URL: quick, because each request asks. The host is ASCII."""
+        place = (scheme, host, port)
+        known = self._at.get(place)
+        if known is not None:
+            return known
+        share = self.share(origin_at(scheme, host, port))
+        if share is not None:
+            # Only what is allowed is kept, so this cannot grow.
+            self._at[place] = share
+        return share
+
+    def of(self, url: str) -> Share | None:
+        """As `share`, for a URL. None also if *url* has no origin: whoever sends there finds out."""
+        try:
+            return self.share(origin_of(url))
+        except ValueError:
+            return None
 
     def share(self, origin: str) -> Share | None:
         """Return the reads and reports for *origin*, as `origin_of` spells it.
@@ -77,10 +98,23 @@ def refused(share: Share, sent: str, status: int, challenge: str | None) -> bool
         Whether another token is worth one retry: `share.another(sent)` waits for it.
     """
     if status != UNAUTHORIZED:
-        if status < 400:
+        # A redirect may lead to a page for people who are to log in.
+        if status < 300:
             share.accepted(sent)
         return False
     error, description = bearer_error(challenge)
     if error in NO_DENIALS:
         return False
     return share.denied(sent, code=error or status, reason=description) in WORTH_ANOTHER
+
+
+def bearer(token: str) -> str:
+    """Return the `Authorization` header for *token*."""
+    return BEARER + token
+
+
+def borne(header: str | bytes | None) -> str | None:
+    """Return the token in the `Authorization` header of a request, None if it bears none."""
+    if isinstance(header, bytes):
+        header = header.decode("latin-1")
+    return header[len(BEARER) :] if header is not None and header.startswith(BEARER) else None

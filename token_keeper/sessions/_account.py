@@ -24,6 +24,7 @@ class Account:
         self.by = by
         self.log = keeper._log  # noqa: SLF001 - sessions are of one piece with their keeper
         self.pace = Pace()
+        self._slow_until = 0.0
         self._kept = keeper._kept  # noqa: SLF001 - as above
         self._clock = keeper._clock  # noqa: SLF001 - as above
         self._profile = keeper._profile  # noqa: SLF001 - as above
@@ -95,7 +96,11 @@ class Account:
 
     def slow_down(self) -> None:
         """Let all sessions of the account wait before they connect again."""
-        self.pace = self.pace.failed(self.boot(), random.random())  # noqa: S311 - it spreads load
+        boot = self.boot()
+        if boot < self._slow_until:
+            return  # What befalls many sessions at once is one failure, not many.
+        self.pace = self.pace.failed(boot, random.random())  # noqa: S311 - it spreads load
+        self._slow_until = self.pace.clear
 
 
 def _offer(current: Current) -> Offer:

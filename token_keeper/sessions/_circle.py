@@ -36,7 +36,7 @@ class Circle:
         self._in_thread = in_thread
         self._threads = DaemonThreads("token_keeper session")
         self._accounts: dict[str, Account] = {}
-        self._sessions: set[SessionSupervisor] = set()
+        self._sessions: dict[SessionSupervisor, None] = {}
         self._poked: set[SessionSupervisor] = set()
         self._serial = count(1)
         self._wake = asyncio.Event()
@@ -76,7 +76,7 @@ class Circle:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        sessions, self._sessions = self._sessions, set()
+        sessions, self._sessions = self._sessions, {}
         for one in sessions:
             self._turn(one, Detached())
         calls = [call for one in sessions for call in one.end()]
@@ -88,7 +88,7 @@ class Circle:
         if self._is_ended:
             self._turn(one, Detached())
             return
-        self._sessions.add(one)
+        self._sessions[one] = None
         self._poked.add(one)
         self._wake.set()
         if self._task is None:
@@ -107,15 +107,17 @@ class Circle:
         while True:
             self._wake.clear()
             self._watch()
-            now = self._kept.boot()
-            changes, poked = self._kept.changes, self._poked
-            self._poked = set()
-            news = changes != seen
+            changes = self._kept.changes
+            self._turns(everyone=changes != seen)
             seen = changes
-            for one in list(self._sessions):
-                if news or one in poked or one.wakeup() <= now:
-                    self._turn(one, Tick())
             await self._sleep()
+
+    def _turns(self, *, everyone: bool) -> None:
+        now = self._kept.boot()
+        poked, self._poked = self._poked, set()
+        for one in list(self._sessions):
+            if everyone or one in poked or one.wakeup() <= now:
+                self._turn(one, Tick())
 
     def _turn(self, one: SessionSupervisor, what: Tick | Detached) -> None:
         try:
@@ -123,7 +125,7 @@ class Circle:
         except Exception:  # noqa: BLE001 - whatever it is, the other sessions go on
             self._keeper._log.error("sessionFailed", session=one.name, exc_info=True)  # noqa: SLF001 - as above
         if one.is_done and one in self._sessions:
-            self._sessions.discard(one)
+            del self._sessions[one]
             self._part_with(one)
 
     def _part_with(self, one: SessionSupervisor) -> None:

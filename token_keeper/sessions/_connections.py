@@ -118,6 +118,8 @@ class Connections(Generic[ConnectionT]):
                     successor = await _outcome(swapping)
                     await current.close()
                 self._look_back(current)
+                if self._is_closed:
+                    return
         finally:
             ended.set()
             if successor is not None:

@@ -14,6 +14,7 @@ from uuid import uuid4
 from token_keeper._model import Secret
 from token_keeper.testing._loopback import bound_socket
 from token_keeper.testing._twilsock_judge import TOKEN_EXPIRED, Bearer, On, TwilsockMessage, failure
+from token_keeper.testing._twilsock_upstream import respond
 from token_keeper.twilsock import Frame, Status, about_to_expire, close, decode, reply
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 _MAX_FRAME: Final = 1_048_576
 _CLOSE_TIMEOUT_S: Final = 0.5
 _CAPABILITIES: Final = ("client_update", "telemetry.v1")
-_NOT_FOUND: Final = {"code": 404, "status": "NOT_FOUND"}
 
 
 class TwilsockFault(StrEnum):
@@ -173,7 +173,10 @@ class Hub:
             elif frame.method in {"put_notification_ctx", "delete_notification_ctx"}:
                 await client.socket.send(reply(frame.id))
             elif frame.method == "message":
-                await client.socket.send(reply(frame.id, http_status=_NOT_FOUND))
+                answered = respond(frame, client.bearer.identity if client.bearer else "")
+                await client.socket.send(
+                    reply(frame.id, payload=answered.document, http_status=answered.http_status)
+                )
 
     async def _consider(self, client: _Client, frame: Frame, on: On) -> None:
         token = Secret(frame.text("token"))
