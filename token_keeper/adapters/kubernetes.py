@@ -1,0 +1,102 @@
+"""kubernetes: an API client that sends the keeper's token, and another one if it is refused.
+
+    from token_keeper.adapters.kubernetes import api_client
+
+    core = client.CoreV1Api(api_client(keeper))  # After load_kube_config(), or
+    core = client.CoreV1Api(api_client(keeper, configuration))
+
+For `kubernetes.aio` there is `token_keeper.adapters.kubernetes_aio`. The token is read
+before each request. A watch or an `exec` keeps the one that it began with. A 401 is
+reported, and the request is sent once more. Only the configured API server gets the token.
+
+Code that makes its own `ApiClient` uses `configure(configuration, keeper)`, which keeps
+the token fresh but learns nothing of a 401.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubernetes.client import ApiClient, Configuration
+from kubernetes.client.rest import RESTClientObject
+
+from token_keeper._face import Face
+from token_keeper._share import WAIT_S
+from token_keeper.adapters._kubernetes_rules import Bearer, Rules, final_url
+
+
+def api_client(
+    keeper: Face, configuration: Any = None, *, by: str | None = None, timeout: float = WAIT_S
+) -> Any:
+    """Return an `ApiClient` that is authenticated by the keeper.
+
+    Args:
+        keeper: A `TokenKeeper` or an `AsyncTokenKeeper`.
+        configuration: A `Configuration`, which is changed as by `configure`; by default a copy of
+            the default one.
+        by: Names the reporter; by default the API server's origin.
+        timeout: Seconds to wait for a token, if there is none.
+
+    Raises:
+        ConfigError: If an argument cannot work.
+    """
+    chosen = Configuration.get_default_copy() if configuration is None else configuration
+    rules = _configured(chosen, keeper, by, timeout)
+    made = ApiClient(chosen)
+    made.rest_client.close()
+    made.rest_client = _RetryingClient(chosen, rules)
+    return made
+
+
+def configure(configuration: Any, keeper: Face, *, by: str | None = None, timeout: float = WAIT_S) -> None:
+    """Let *configuration* read the keeper's token before each request, instead of a key that it has.
+
+    Args:
+        configuration: A `Configuration` whose `host` is set.
+        keeper: A `TokenKeeper` or an `AsyncTokenKeeper`.
+        by: Names the reporter; by default the API server's origin.
+        timeout: Seconds to wait for a token, if there is none.
+
+    Raises:
+        ConfigError: If an argument cannot work.
+    """
+    _configured(configuration, keeper, by, timeout)
+
+
+def _configured(configuration: Any, keeper: Face, by: str | None, timeout: float) -> Rules:
+    rules = Rules(keeper, configuration, by=by, timeout=timeout)
+    rules.prepare(configuration)
+
+    def fresh(asked: Any) -> None:
+        rules.put(asked, rules.share.wait(timeout))
+
+    configuration.refresh_api_key_hook = fresh
+    return rules
+
+
+class _RetryingClient(RESTClientObject):
+    def __init__(self, configuration: Any, rules: Rules) -> None:
+        super().__init__(configuration)
+        self._rules = rules
+
+    def request(self, method: Any, url: Any, headers: Any = None, *args: Any, **options: Any) -> Any:
+        ask: Any = super().request  # Untyped there.
+        headers = dict(headers or {})
+        sent = self._rules.sent(url, headers)
+        # The SDK changes the headers that it is given.
+        response = ask(method, url, dict(headers), *args, **options)
+        if sent is None or not self._is_refusal(sent, url, response):
+            return response
+        renewed = self._rules.renew(headers, self._rules.share.another(sent.token, self._rules.timeout))
+        if renewed is None:
+            return response
+        response.response.drain_conn()
+        response.response.release_conn()
+        response = ask(method, url, headers, *args, **options)
+        self._is_refusal(renewed, url, response)
+        return response
+
+    def _is_refusal(self, sent: Bearer, url: str, response: Any) -> bool:
+        challenge = response.headers.get("WWW-Authenticate")
+        end = final_url(url, response.response)
+        return self._rules.is_refusal(sent, response.status, challenge, url=end)
