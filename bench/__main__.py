@@ -18,7 +18,7 @@ from typing import Any
 from report import heading, machine, note, table, times
 
 HERE = Path(__file__).parent
-PROGRAMS = ("reads", "imports", "scheduler", "fetches", "commands", "serving")
+PROGRAMS = ("reads", "auth", "imports", "scheduler", "fetches", "commands", "serving")
 
 
 def run(program: str, directory: Path) -> dict[str, Any]:
@@ -48,6 +48,11 @@ def summary(found: dict[str, dict[str, Any]]) -> list[list[str]]:
         ["awaited", f"{got:.0f} ns", f"{times(authlib_got, got)} faster than Authlib"],
         ["8 threads together", f"{all_ours / 1e6:.1f} M/s", f"{times(all_ours, all_authlib)} Authlib"],
     ]
+    for where, name in (("flow", "KeeperAuth, a request"), ("async_flow", "the same, async")):
+        extra = {who: figures["over_bare_us"] for who, figures in found["auth"][where].items()}
+        ours_us = extra["KeeperAuth, httpx"]
+        beside = f"httpx-auth: {extra['httpx-auth']:+.1f} us, Authlib: {extra['Authlib']:+.0f} us"
+        rows.append([name, f"{ours_us:+.1f} us", f"over bare httpx; {beside}"])
     rows += [
         [name, f"{imported[name]:.0f} ms", f"{times(imported[name], imported['import httpx'])} import httpx"]
         for name in ("import token_keeper", "from token_keeper import TokenKeeper")

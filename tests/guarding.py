@@ -32,13 +32,14 @@ class Gate:
 
     Every path is answered 200. Paths that begin with `/forbidden` answer 403
     `insufficient_scope`, `/narrow` 401 `insufficient_scope`, `/away` redirects
-    to `elsewhere`, `/open` accepts everybody.
+    to `elsewhere`, `/done` as well, but with 303; `/open` accepts everybody.
 
     Attributes:
+        backend: Who issues the tokens; without one none is accepted.
         seen: The raw tokens that came, None where none came, in order.
         bodies: The bodies that came.
         statuses: What was answered.
-        elsewhere: Where `/away` redirects to.
+        elsewhere: Where `/away` and `/done` redirect to.
         answer: What an accepted request is answered with, as JSON.
     """
 
@@ -49,7 +50,7 @@ class Gate:
         self.elsewhere = ""
         self.challenge: str | None = CHALLENGE
         self.answer: Callable[[str], Any] = lambda path: {"path": path}
-        self._backend = backend
+        self.backend = backend
         self._revoked: set[str] = set()
         self._revokes_all = False
 
@@ -63,17 +64,17 @@ class Gate:
 
     def revoke_all(self) -> None:
         """Refuse every token that was issued until now."""
-        assert self._backend is not None
-        self._revoked |= set(self._backend.issued)
+        assert self.backend is not None
+        self._revoked |= set(self.backend.issued)
 
     def refuse_all(self) -> None:
         """Refuse every token from now on."""
         self._revokes_all = True
 
     def accepts(self, token: str | None) -> bool:
-        if self._backend is None or token is None or self._revokes_all:
+        if self.backend is None or token is None or self._revokes_all:
             return False
-        return token in self._backend.issued and token not in self._revoked
+        return token in self.backend.issued and token not in self._revoked
 
     def judge(
         self, path: str, authorization: str | None, body: bytes = b""
@@ -97,8 +98,8 @@ class Gate:
             return 403, narrow, {"error": "forbidden"}
         if path.startswith("/narrow"):
             return 401, narrow, {"error": "narrow"}
-        if path.startswith("/away"):
-            return 307, {"Location": self.elsewhere}, {}
+        if path.startswith(("/away", "/done")):
+            return 303 if path.startswith("/done") else 307, {"Location": self.elsewhere}, {}
         return 200, {}, self.answer(path)
 
 
@@ -238,11 +239,11 @@ class FiveChecks:
 
             with ThreadPoolExecutor(4) as threads:
                 loads = [threads.submit(load) for _ in range(4)]
-                _until(lambda: len(api.seen) > 0)
+                until(lambda: len(api.seen) > 0)
                 for _ in range(4):
                     keeper.refresh()
                     shown_before = len(api.seen)
-                    _until(lambda before=shown_before: len(api.seen) > before + 8)
+                    until(lambda before=shown_before: len(api.seen) > before + 8)
                 done.set()
                 statuses = set().union(*(load.result() for load in loads))
 
@@ -312,8 +313,12 @@ def _outcome(call: Call, url: str) -> int | str:
         return type(error).__name__
 
 
-def _until(holds: Callable[[], bool], timeout: float = 10.0) -> None:
+def until(holds: Callable[[], object], timeout: float = 10.0) -> None:
+    """Wait until *holds*, for at most *timeout* seconds."""
     deadline = time.monotonic() + timeout
     while not holds():
         assert time.monotonic() < deadline, "it did not come to hold in time"
         time.sleep(0.002)
+
+
+_until = until  # As its first users import it.

@@ -81,10 +81,11 @@ class Share:
             KeeperClosed: Before the start, after the end, or in a forked child.
             RuntimeError: If it would have to block an event loop or a listener.
         """
-        raw = questions.usable(self._kept, self.by, 0.0)
+        raw = self._now()
         if raw is not None:
             return raw
-        self._check_may_block()
+        if questions.usable(self._kept, self.by, 0.0) is None:
+            self._check_may_block()
         return block_for_answer(self._kept, self._question(), timeout=timeout, by=self.by)
 
     async def awaited(self, timeout: float = WAIT_S) -> str:  # noqa: ASYNC109 - as the keeper's get()
@@ -94,7 +95,7 @@ class Share:
             TokenUnavailable: If none came in time.
             KeeperClosed: Before the start, after the end, or in a forked child.
         """
-        raw = questions.usable(self._kept, self.by, 0.0)
+        raw = self._now()
         if raw is not None:
             return raw
         return await answer(self._kept, self._question(), timeout=timeout, by=self.by)
@@ -162,6 +163,14 @@ class Share:
         listeners = self._keeper._listeners  # noqa: SLF001 - as above
         listeners.add((EventKind.TOKEN_UPDATED,), renewed)
         return partial(listeners.remove, renewed)
+
+    def _now(self) -> str | None:
+        """As `questions.usable`, which says why there is none; for each request, so without detours."""
+        kept, state = self._kept, self._kept.state
+        current = state.usable_by(self.by, kept.boot())
+        if current is None or kept.gone is not None or not state.started:
+            return None
+        return current.token.secret.reveal()
 
     def _question(self) -> Callable[[], str | None]:
         return partial(questions.usable, self._kept, self.by, 0.0)
