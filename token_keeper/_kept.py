@@ -47,7 +47,7 @@ NOT_STARTED = "the keeper was not started: enter it (`with` or `async with`) or 
 CLOSED = "the keeper is closed: make a new one"
 FORKED = (
     "the keeper belongs to the parent process, its thread did not come along: "
-    "start it after the fork, for example in gunicorn's post_fork or Celery's worker_process_init"
+    "start it after the fork, for example in gunicorn's post_worker_init or Celery's worker_process_init"
 )
 MAX_OUTBOX = 1_024
 """Orders that wait for the scheduler; of more, the oldest announcements are dropped."""
