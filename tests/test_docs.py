@@ -2,7 +2,7 @@
 
 A page's programs fetch from https://backend.example/token and call https://api.example: both are
 fakes, to which a proxy of ours leads. The pages are told of it only by the
-environment, as a company would: `HTTPS_PROXY` and `SSL_CERT_FILE`.
+environment, as a company would: `HTTPS_PROXY`, `SSL_CERT_FILE` and, for requests, `REQUESTS_CA_BUNDLE`.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             yield {
                 "HTTPS_PROXY": f"http://127.0.0.1:{proxy.server_address[1]}",
                 "SSL_CERT_FILE": str(trusted),
+                "REQUESTS_CA_BUNDLE": str(trusted),
             }
             proxy.shutdown()
             serving.join()
