@@ -17,6 +17,7 @@ from token_keeper import (
     Verdict,
 )
 from token_keeper.logs import RedactingFilter, redact
+from token_keeper.sessions import SessionEvent, SessionEventKind, SessionHandle, SessionSnapshot
 from token_keeper.testing import ScriptedSource, VirtualClock, VirtualLoop, mint, run_virtual
 
 
@@ -56,6 +57,44 @@ def without_a_source() -> None:
         keeper.start()
     except TokenUnavailable:
         keeper.close()
+
+
+class Client:
+    def __init__(self, token: str = "") -> None: ...
+
+    async def update_token(self, token: str) -> None: ...
+
+
+class BlockingClient:
+    def update_token(self, token: str) -> None: ...
+
+    def reconnect(self) -> None: ...
+
+
+def sessions(keeper: TokenKeeper) -> None:
+    handle = keeper.attach(Client(), token="raw", by="chat", name="chat-1", deadline=10)
+    assert_type(handle, SessionHandle)
+    handle.state_changed("connected")
+    handle.denied(code=51207, reason="expired")
+    assert_type(handle.snapshot, SessionSnapshot)
+    assert_type(handle.snapshot.diagnosis, tuple[str, ...])
+
+    @handle.on("sessionGaveUp")
+    def note(event: SessionEvent) -> None:
+        assert_type(event.kind, SessionEventKind)
+
+    with keeper.attach(BlockingClient()) as attached:
+        assert_type(attached, SessionHandle)
+
+
+async def connections(keeper: AsyncTokenKeeper) -> None:
+    async def connect(token: str) -> Client:
+        return Client(token)
+
+    async with keeper.connections(connect, swap=False, retry_on=(LookupError,)) as made:
+        assert_type(made.denied(code=4401), Verdict)
+        async for client in made:
+            await client.update_token("raw")
 
 
 def the_testing_kit() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
@@ -52,17 +53,24 @@ async def _called(function: Callable[[], Any]) -> Any:
     result = _called_once(function)
     try:
         return await result if inspect.isawaitable(result) else result
-    except SystemExit as ending:
-        raise _not_ending(ending) from None
+    except (Exception, asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as ending:  # noqa: BLE001 - see `_tamed`
+        raise _tamed(ending) from None
 
 
 def _called_once(function: Callable[[], Any]) -> Any:
     try:
         return function()
-    except (StopIteration, SystemExit) as ending:
-        raise _not_ending(ending) from None
+    except StopIteration as ending:
+        raise _tamed(ending) from None
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as ending:  # noqa: BLE001 - as above
+        raise _tamed(ending) from None
 
 
-def _not_ending(ending: BaseException) -> RuntimeError:
-    # No future can hold a StopIteration, and a SystemExit in a task ends its whole loop.
-    return RuntimeError(f"the session raised {type(ending).__name__}")
+def _tamed(ending: BaseException) -> BaseException:
+    # A SystemExit in a task ends its whole loop, and no future can hold a StopIteration.
+    is_users = isinstance(ending, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
+    return ending if is_users else RuntimeError(f"the session raised {type(ending).__name__}")

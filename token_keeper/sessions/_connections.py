@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Generic, Self, TypeVar
 
@@ -61,17 +60,13 @@ class Connections(Generic[ConnectionT]):
         self._pace = Pace()
         self._current: Opened[ConnectionT] | None = None
         self._opening: asyncio.Task[Opened[ConnectionT]] | None = None
+        self._swapping: asyncio.Task[Opened[ConnectionT]] | None = None
         self._is_closed = False
-        self._ended = asyncio.Event()
-        self._running: weakref.ref[AsyncGenerator[ConnectionT, None]] | None = None
 
     def __aiter__(self) -> AsyncIterator[ConnectionT]:
-        running = self._each()
         self._is_closed = False
-        self._ended = asyncio.Event()
-        # Only the loop holds it: leaving the loop ends it, and so closes the connection.
-        self._running = weakref.ref(running)
-        return running
+        # Nothing here holds the generator: leaving the loop ends it, and so closes the connection.
+        return self._each()
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,18 +75,13 @@ class Connections(Generic[ConnectionT]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the current connection and end the loop, also one that is just connecting."""
-        running = self._running() if self._running is not None else None
-        if running is None:
-            return
+        """Close the current connection and let the loop end. In any task of its event loop."""
         self._is_closed = True
-        if not running.ag_running:  # type: ignore[attr-defined]
-            await running.aclose()
-            return
-        # It is between two connections, in another task: it cannot be closed, but it ends.
-        if self._opening is not None:
-            self._opening.cancel()
-        await self._ended.wait()
+        for task in (self._opening, self._swapping):
+            if (opened := await _outcome(task)) is not None:
+                await opened.close()
+        if self._current is not None:
+            await self._current.close()
 
     def denied(self, *, code: int | str | None = None, reason: str | None = None) -> Verdict:
         """Say that the server refused the token of the current connection; the next gets another one.
@@ -106,29 +96,26 @@ class Connections(Generic[ConnectionT]):
         return f"<connections {self._share.by!r} of {self._share.keeper.name!r}>"
 
     async def _each(self) -> AsyncGenerator[ConnectionT, None]:
-        ended = self._ended
         successor: Opened[ConnectionT] | None = None
         try:
             while (current := successor or await self._opened()) is not None:
                 self._current, successor = current, None
                 swapping = asyncio.create_task(self._successor(current)) if self._swap else None
+                self._swapping = swapping
                 try:
                     yield current.connection
                 finally:
                     successor = await _outcome(swapping)
                     await current.close()
-                self._look_back(current)
                 if self._is_closed:
                     return
+                self._look_back(current)
         finally:
-            ended.set()
             if successor is not None:
                 await successor.close()
 
     async def _opened(self) -> Opened[ConnectionT] | None:
         """Connect; None if `aclose()` comes first."""
-        if self._is_closed:
-            return None
         opening = self._opening = asyncio.create_task(self._open())
         try:
             await asyncio.wait({opening})
@@ -138,7 +125,7 @@ class Connections(Generic[ConnectionT]):
             raise
         finally:
             self._opening = None
-        return None if opening.cancelled() and self._is_closed else opening.result()
+        return None if self._is_closed else opening.result()
 
     async def _successor(self, current: Opened[ConnectionT]) -> Opened[ConnectionT]:
         """Connect with the next token while *current* lives, then close that: its reader comes to its end."""
@@ -203,15 +190,15 @@ class Connections(Generic[ConnectionT]):
             self._share.denied(current.sent.reveal(), code=code)
 
 
-async def _outcome(swapping: asyncio.Task[Opened[ConnectionT]] | None) -> Opened[ConnectionT] | None:
-    """Return the successor if there is one by now, and wait for it no longer."""
-    if swapping is None:
+async def _outcome(opening: asyncio.Task[Opened[ConnectionT]] | None) -> Opened[ConnectionT] | None:
+    """Return the connection if there is one by now, and wait for it no longer."""
+    if opening is None:
         return None
-    swapping.cancel()
-    await asyncio.wait({swapping})
-    if swapping.cancelled() or swapping.exception() is not None:
+    opening.cancel()
+    await asyncio.wait({opening})
+    if opening.cancelled() or opening.exception() is not None:
         return None
-    return swapping.result()
+    return opening.result()
 
 
 def _code_of(error: BaseException) -> int | None:

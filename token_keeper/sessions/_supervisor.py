@@ -48,8 +48,8 @@ MAX_WORDS = 16
 """Unknown words that are logged once each."""
 MAX_SAID = 400
 """Characters of what an SDK says, or raises, that are kept."""
-MAX_HANDED = 8
-"""Tokens that are struck out of what an SDK says."""
+MAX_HANDED = 4
+"""The last tokens, which are struck out of what an SDK says."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z _-]{0,31}")
 
 _LEVELS = {
@@ -188,7 +188,8 @@ class SessionSupervisor:
                     self._call.cancel()
             case Report(offer, code, reason):
                 verdict, diagnosis = self._account.denied(offer, code, reason)
-                self._inbox.append(Judged(offer.generation, verdict, diagnosis))
+                # Before whatever else was posted: the verdict belongs to what was reported.
+                self._inbox.appendleft(Judged(offer.generation, verdict, diagnosis))
             case ReportAccepted(offer):
                 self._account.accepted(offer)
             case SlowDown():
@@ -199,7 +200,8 @@ class SessionSupervisor:
                 self._tell(effect)
 
     def _start(self, order: Attempted) -> None:
-        self._handed.append(order.offer.secret)
+        if order.offer.secret not in self._handed:
+            self._handed.append(order.offer.secret)
         name = f"token_keeper {self.name}"
         self._call = asyncio.get_running_loop().create_task(self._run(order), name=name)
         self._calls.add(self._call)
