@@ -270,7 +270,8 @@ class Face:
         """Connect again and again, each time with a token that is valid then.
 
             async for connection in keeper.connections(connect):
-                async for message in connection: ...
+                with suppress(ConnectionClosed):  # what the SDK raises when it ends
+                    async for message in connection: ...
 
         For clients that take a token only when they connect. A connection that
         is refused with 401, or ends with a code that says so, is followed by one
