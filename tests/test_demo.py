@@ -335,7 +335,7 @@ def test_the_whole_script_is_played_and_survived():
 
 
 def test_lines_hold_no_escape_codes_even_if_colour_is_forced():
-    process = start("--for", "1", FORCE_COLOR="1", TERM="xterm-256color")
+    process = start("--for", "3", FORCE_COLOR="1", TERM="xterm-256color")
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (0, "")
     assert output.startswith(words.TITLE)

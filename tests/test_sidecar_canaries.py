@@ -237,7 +237,7 @@ def test_a_bug_of_ours_is_logged_without_the_token_that_it_held(kind, log_format
             process = subprocess.Popen([sys.executable, "-c", BUGGY, *arguments], stderr=log)
         sidecar = Sidecar(process, directory, path, config)
         try:
-            eventually(path.exists)
+            eventually(lambda: "sidecarStarted" in sidecar.log_text)
             sidecar.until_token()
             answer = sidecar.ask("GET", "/v1/tokens/chat?by=me")
             eventually(lambda: "requestFailed" in sidecar.log_text)
