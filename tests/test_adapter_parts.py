@@ -238,6 +238,11 @@ def test_what_is_no_keeper_is_said_to_be_none(keeper):
         Guard(keeper)
 
 
+def test_whoever_passes_the_class_is_told_to_make_a_keeper():
+    with pytest.raises(ConfigError, match=r"keeper: is a class: make one, such as TokenKeeper\(\.\.\.\)"):
+        Share(TokenKeeper, "api")
+
+
 def test_a_share_of_a_closed_keeper_takes_late_answers_and_gives_nothing(keeper):
     share, sent = Share(keeper, "api"), keeper.token
     keeper.close()

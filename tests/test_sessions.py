@@ -29,7 +29,7 @@ from session_peers import (
 from token_keeper import AsyncTokenKeeper, ConfigError, KeeperClosed, TransientFetchError
 from token_keeper.sessions import Link, SessionEventKind
 from token_keeper.supervision import Phase
-from token_keeper.supervision import _machine as machine
+from token_keeper.supervision import _limits as limits
 from token_keeper.testing import FakeTwilsock, ScriptedSource
 
 PAGE = (Path(__file__).parent.parent / "docs" / "sessions.md").read_text(encoding="utf-8")
@@ -671,12 +671,12 @@ def test_each_event_of_a_session_has_its_row(kind):
 def test_the_page_states_the_times_that_are_in_force():
     waits = "after 10 s, then 1 min, then every 5 min"
     assert waits in PAGE
-    assert machine.CHANCES_S == (10, 60, 300)
+    assert limits.CHANCES_S == (10, 60, 300)
     assert "stands for 1 s after the call" in PAGE.replace("\n   ", " ")
-    assert machine.SETTLE_S == 1
+    assert limits.SETTLE_S == 1
     assert "None within 5 min" in PAGE
-    assert machine.PATIENCE_S == 300
+    assert limits.PATIENCE_S == 300
     assert "nothing is handed over for 10 s" in PAGE
-    assert machine.CLOSING_S == 10
+    assert limits.CLOSING_S == 10
     assert "after 5 times in vain" in PAGE
-    assert machine.MAX_ROUNDS == 5
+    assert limits.MAX_ROUNDS == 5

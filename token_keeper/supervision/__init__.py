@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from token_keeper.supervision._flaws import flaws_of
-from token_keeper.supervision._machine import next_wakeup, step
-from token_keeper.supervision._model import (
+from token_keeper.supervision._inputs import (
     Abandon,
     AskRefresh,
     Attempted,
-    Call,
     CallEnded,
     Detached,
     Effect,
     Effects,
     Input,
     Judged,
-    Link,
     Moment,
-    Offer,
     Offered,
-    Phase,
     Report,
     ReportAccepted,
-    Rung,
     Said,
-    SessionEventKind,
-    SessionState,
     SlowDown,
     Start,
     Tell,
     Tick,
     Warned,
+)
+from token_keeper.supervision._machine import next_wakeup, step
+from token_keeper.supervision._model import (
+    Call,
+    Link,
+    Offer,
+    Phase,
+    Rung,
+    SessionEventKind,
+    SessionState,
 )
 from token_keeper.supervision._pace import Pace
 from token_keeper.supervision._words import link_of

@@ -28,17 +28,16 @@ class Pace:
         """Return the pace after an attempt began."""
         return replace(self, clear=max(self.clear, boot + GAP_S))
 
-    def failed(self, boot: float, jitter: float, retry_after_s: float = 0.0) -> Pace:
+    def failed(self, boot: float, jitter: float) -> Pace:
         """Return the pace after an attempt in vain, or a server that asks for patience.
 
         Args:
             boot: Now.
             jitter: Drawn from 0 to 1.
-            retry_after_s: What the server asked for.
         """
         # The exponent is capped before the power: 2.0 ** 2000 overflows.
         nominal = BACKOFF_MIN_S * 2.0 ** min(self.failures, MAX_DOUBLINGS)
-        wait = max(min(nominal, BACKOFF_MAX_S) * (0.5 + jitter / 2), min(retry_after_s, BACKOFF_MAX_S))
+        wait = min(nominal, BACKOFF_MAX_S) * (0.5 + jitter / 2)
         return Pace(clear=max(self.clear, boot + wait), failures=self.failures + 1)
 
     def succeeded(self) -> Pace:

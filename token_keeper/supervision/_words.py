@@ -6,23 +6,36 @@ from collections.abc import Mapping
 
 from token_keeper.supervision._model import Link
 
-_WORDS: Mapping[Link, frozenset[str]] = {
-    Link.CONNECTING: frozenset(
-        {"connecting", "reconnecting", "retrying", "registering", "initializing", "initialising", "resuming"}
-    ),
-    Link.CONNECTED: frozenset(
-        {"connected", "open", "opened", "ready", "registered", "initialized", "initialised", "online"}
-    ),
-    Link.CLOSING: frozenset({"disconnecting", "closing"}),
-    Link.DENIED: frozenset({"denied", "unauthorized", "unauthorised", "forbidden", "rejected"}),
-    Link.DISCONNECTED: frozenset(
-        {
-            *("disconnected", "closed", "unregistered", "destroyed", "error", "failed", "offline"),
-            *("suspended", "ended"),
-        }
-    ),
+_CONNECTING = {
+    "connecting",
+    "initialising",
+    "initializing",
+    "reconnecting",
+    "registering",
+    "resuming",
+    "retrying",
 }
-_MEANINGS = {word: link for link, words in _WORDS.items() for word in words}
+_CONNECTED = {"connected", "initialised", "initialized", "online", "open", "opened", "ready", "registered"}
+_CLOSING = {"closing", "disconnecting"}
+_DENIED = {"denied", "forbidden", "rejected", "unauthorised", "unauthorized"}
+_ENDED = {
+    "closed",
+    "destroyed",
+    "disconnected",
+    "ended",
+    "error",
+    "failed",
+    "offline",
+    "suspended",
+    "unregistered",
+}
+_MEANINGS: Mapping[str, Link] = {
+    **dict.fromkeys(_CONNECTING, Link.CONNECTING),
+    **dict.fromkeys(_CONNECTED, Link.CONNECTED),
+    **dict.fromkeys(_CLOSING, Link.CLOSING),
+    **dict.fromkeys(_DENIED, Link.DENIED),
+    **dict.fromkeys(_ENDED, Link.DISCONNECTED),
+}
 
 
 def link_of(word: str) -> Link | None:
