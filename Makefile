@@ -18,9 +18,9 @@ help:
 demo: .venv/.stamp-cli
 	@$(BIN)/token-keeper demo
 
-# Many tests wait for processes: two at a time take half as long.
+# Many tests wait for processes: three at a time take half as long.
 test: .venv/.stamp-dev
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 check: .venv/.stamp-dev
 	$(BIN)/ruff check

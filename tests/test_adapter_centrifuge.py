@@ -250,9 +250,26 @@ def test_codes_of_a_connect_proxy_can_be_denials_too(backend, server):
         assert server.shown == backend.issued
 
 
+def test_the_timeout_is_that_of_the_sdk(backend):
+    async def main():
+        dialled = []
+        async with await asyncio.start_server(lambda *peer: dialled.append(peer), "127.0.0.1", 0) as silent:
+            address = f"ws://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
+            client = KeeperClient(keeper, address, Told(), timeout=0.05, **FAST)
+            await client.connect()
+            # It gives up the handshake, and dials again.
+            await until(lambda: len(dialled) > 1)
+            await client.disconnect()
+            for _, writer in dialled:
+                writer.close()
+
+    with keeping(backend) as keeper:
+        run(main())
+
+
 def test_without_a_token_in_time_the_application_is_told_and_the_client_goes_on_trying(backend, server):
     async def main():
-        async with client_of(keeper, server, timeout=0.05) as client:
+        async with client_of(keeper, server, token_timeout=0.05) as client:
             await until(lambda: len(client.events.errors) > 1)
             shown = list(client.events.errors)
             backend.up()
@@ -290,7 +307,7 @@ def test_arguments_that_cannot_work_are_named(backend):
             ({"address": "live.example"}, "address"),
             ({"token": "x"}, "token: comes from the keeper"),
             ({"get_token": None}, "get_token"),
-            ({"timeout": -1}, "timeout"),
+            ({"token_timeout": -1}, "token_timeout"),
         ):
             with pytest.raises(ConfigError, match=named):
                 KeeperClient(keeper, **{"address": "ws://127.0.0.1:1", **options})

@@ -28,8 +28,8 @@ IMPORTS = {
     "paho_mqtt": "paho",
 }
 """What a module imports, where that has another name."""
-ALSO = {"httpx": {"httpx2"}, "openai": {"openai", "httpx2"}}
-"""One class serves httpx and httpx2, and openai needs httpx2 itself."""
+ALSO = {"httpx": {"httpx2"}, "openai": {"openai", "httpx2"}, "requests": {"requests", "urllib3"}}
+"""One class serves httpx and httpx2; openai needs httpx2 itself, and requests urllib3."""
 CORE = {"httpx", "idna"}
 """What token_keeper needs itself: httpx, and that needs idna."""
 TRY_ALL = """

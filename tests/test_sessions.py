@@ -458,6 +458,19 @@ def test_a_call_in_flight_is_cancelled_when_the_keeper_closes():
     run(main)
 
 
+def test_a_denial_at_the_end_of_the_keeper_is_not_told_as_giving_up():
+    async def main(clock):
+        peer = Peer()
+        async with attached(clock, peer):
+            await asyncio.sleep(1)
+            peer.handle.state_changed("denied")
+        assert peer.told[-1].kind is SessionEventKind.DENIED
+        assert peer.handle.snapshot.phase is Phase.DETACHED
+        assert peer.handle.snapshot.diagnosis == ()
+
+    run(main)
+
+
 def test_a_call_that_refuses_to_be_cancelled_does_not_hold_up_the_end():
     async def stubborn(_):
         for _ in range(5):

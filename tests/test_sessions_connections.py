@@ -458,7 +458,7 @@ def test_an_argument_that_cannot_work_is_named(options, said):
 def test_a_denial_without_a_connection_is_an_error_of_the_program():
     connections = AsyncTokenKeeper(name="chat").connections(len, by="feed")
     assert repr(connections) == "<connections 'feed' of 'chat'>"
-    with pytest.raises(ConfigError, match="there is no connection yet"):
+    with pytest.raises(RuntimeError, match="there is no connection yet"):
         connections.denied()
 
 

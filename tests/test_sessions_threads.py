@@ -214,6 +214,7 @@ def test_a_session_that_raises_what_ends_threads_does_not_end_the_keepers(ending
         newest = keeper.refresh()
         wait_until(lambda: other.tokens[-1] == newest, "the next token")
 
+        wait_until(lambda: handle.snapshot.diagnosis, "the second end of its patience")
         assert ending.__name__ in handle.snapshot.diagnosis[0]
 
 

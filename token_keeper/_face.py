@@ -256,6 +256,8 @@ class Face:
         from token_keeper.sessions._attaching import attach  # noqa: PLC0415 - who has no session needs none of it
 
         given, token = _taken(token) if token is not None else None, None
+        if isinstance(given, str):
+            raise ConfigError("token", f"must be the raw token, a string, but is of type {given}")
         return attach(self, session, made_with=given, by=by, name=name, deadline=deadline)
 
     def connections(

@@ -20,6 +20,8 @@ from token_keeper._waiting import answer, block_for_answer
 
 WAIT_S = 30.0
 """How long a share waits for a token unless told otherwise, in seconds."""
+WORTH_ANOTHER = frozenset({Verdict.DENIED, Verdict.SUPERSEDED})
+"""Verdicts after which there is, or soon will be, another token."""
 
 
 class Share:
@@ -36,6 +38,8 @@ class Share:
     __slots__ = ("_accepted", "_keeper", "_kept", "by")
 
     def __init__(self, keeper: Face, by: str) -> None:
+        if isinstance(keeper, type):
+            raise ConfigError("keeper", f"is a class: make one, such as {keeper.__name__}(...)")
         if not isinstance(keeper, Face):
             kind = type(keeper).__name__
             raise ConfigError(
@@ -106,20 +110,22 @@ class Share:
         It never blocks an event loop or a listener: there it returns what is there now. None also
         after the end of the keeper: the caller holds a server's refusal, which says more.
         """
-        # Raises nothing: a traceback would show what was sent.
+        # Not the token: whoever interrupts this gets a traceback, and that shows locals.
+        known, sent = hash(sent), ""
         try:
             raw = self.wait(timeout) if self._may_block() else self.token
         except (TokenUnavailable, KeeperClosed):
             return None
-        return raw if raw != sent else None
+        return raw if hash(raw) != known else None
 
     async def another_awaited(self, sent: str, timeout: float = WAIT_S) -> str | None:  # noqa: ASYNC109 - as above
         """Await a token other than *sent*, for at most *timeout* seconds; None as by `another`."""
+        known, sent = hash(sent), ""
         try:
             raw = await self.awaited(timeout)
         except (TokenUnavailable, KeeperClosed):
             return None
-        return raw if raw != sent else None
+        return raw if hash(raw) != known else None
 
     async def other_than(self, sent: str) -> str:
         """Await a token other than *sent*, for as long as it takes.
@@ -128,10 +134,11 @@ class Share:
             KeeperClosed: After the end.
         """
         usable = self._question()
+        known, sent = hash(sent), ""
 
         def question() -> str | None:
             raw = usable()
-            return raw if raw != sent else None
+            return raw if raw is not None and hash(raw) != known else None
 
         return await answer(self._kept, question, timeout=math.inf, by=self.by)
 

@@ -1,9 +1,10 @@
 // What the SDKs' clients have in common, though each has it under other names. The rest of these
 // files knows no SDK. An adapter says what happens: {kind: "state" | "error" | "expired" | "broken"}.
 
-const DENYING = new Set([
-  20101, 20102, 20103, 20104, 20105, 20106, 20107, 20151, 20156, 20157, 20160, 31201, 31204, 31205, 31207,
-]);
+/** Codes with which Twilio refuses a token, whatever the product; Voice has some of its own. */
+export const TOKEN_CODES = [20101, 20102, 20103, 20104, 20105, 20106, 20107, 20151, 20156, 20157, 20160];
+
+const DENYING = new Set([...TOKEN_CODES, 31201, 31204, 31205, 31207]);
 const VOICE_STATES = {
   registered: "connected",
   registering: "connecting",
@@ -99,7 +100,7 @@ function voice(device) {
     update(token) {
       isDenied = false;
       device.updateToken(token);
-      if (device.state === "registered") setTimeout(() => changed(), quiet);
+      if (device.state === "registered") setTimeout(() => changed(), quiet).unref?.();
       else changed();
     },
     async reconnect() {

@@ -7,13 +7,15 @@
 // In a browser `where` is { url, accessKey, token }. No packages needed. See docs/twilio-js.md.
 import { adapt } from "./clients.mjs";
 import { begin, step, wake } from "./session.mjs";
-import { ask, read } from "./sidecar.mjs";
+import { ask, check, placeOf, read } from "./sidecar.mjs";
 
 const WAIT = 60; // seconds: the longest that the sidecar lets one wait
 const RETRY = [1_000, 15_000]; // ms: while the sidecar is away
+const BREATH = 1_000; // ms: between answers without news, if they come at once
 const LONGEST_TIMER = 2 ** 31 - 1; // ms: more overflows, and fires at once
 const EVENTS = ["updated", "denied", "recovered", "gaveUp", "client", "problem"];
 const fetched = new Map(); // the last token that fetchToken() gave, by place and name
+const nameOf = (where) => `${placeOf(where)} ${where.token}`;
 
 /**
  * Resolve to the token, the raw string; wait up to 30 s for one.
@@ -21,12 +23,13 @@ const fetched = new Map(); // the last token that fetchToken() gave, by place an
  * With *insteadOf*, a token that a server refused with *code*: report it, and wait for another one.
  */
 export async function fetchToken(where, { insteadOf, code = null } = {}) {
+  check(where);
   const by = where.by ?? "";
   const body = { token: insteadOf, by, code };
   const document = insteadOf
     ? await read(where, "POST", "/denied?wait=30", { body, wait: 30 })
     : await read(where, "GET", `?wait=30&by=${encodeURIComponent(by)}`, { wait: 30 });
-  fetched.set(placeOf(where), document);
+  fetched.set(nameOf(where), document);
   return document.token;
 }
 
@@ -37,6 +40,7 @@ export async function fetchToken(where, { insteadOf, code = null } = {}) {
  * which this session reports, and `limits` (see session.mjs).
  */
 export function keepFresh(client, where) {
+  check(where);
   const stopped = new AbortController();
   const listeners = new Map(EVENTS.map((name) => [name, new Set()]));
   const place = { ...where, by: where.by || `js-${Math.random().toString(16).slice(2, 10)}` };
@@ -46,15 +50,16 @@ export function keepFresh(client, where) {
   let detach = () => {};
 
   function attach(next) {
+    const fitting = adapt(next);
     detach();
-    client = next;
-    adapter = adapt(next);
+    [client, adapter] = [next, fitting];
     detach = adapter.listen(post);
   }
 
   const able = () => ({ reconnect: adapter.reconnects, recreate: Boolean(where.recreate), quiet: adapter.quiet });
 
   function post(input) {
+    if (stopped.signal.aborted) return;
     inputs.push(input);
     if (inputs.length > 1) return; // Whoever posts the first of them obeys all.
     for (; inputs.length && !stopped.signal.aborted; inputs.shift()) {
@@ -80,13 +85,15 @@ export function keepFresh(client, where) {
     reconnect: (effect) => attempt(effect, () => adapter.reconnect()),
     recreate: (effect) =>
       attempt(effect, async () => {
-        const old = adapter;
         detach();
         const made = await where.recreate(effect.token.text);
+        const isWanted = !stopped.signal.aborted && state.serial === effect.serial;
+        const needless = isWanted ? adapter : adapt(made);
+        if (isWanted) attach(made);
         Promise.resolve()
-          .then(() => old.close())
+          .then(() => needless.close())
           .catch(() => {}); // eslint-disable-line no-empty-function
-        attach(made);
+        if (!isWanted) return;
         post({ kind: "recreated", connection: adapter.state(), can: able() });
         tell("client", made);
       }),
@@ -96,7 +103,8 @@ export function keepFresh(client, where) {
         token.generation == null ? { token: token.text } : { generation: token.generation, start: token.start };
       const body = { ...name, by: place.by, ...(what === "denied" && { code: code ?? null }) };
       const answer = await persist(() => ask(place, "POST", `/${what}`, { body, signal: stopped.signal }));
-      const { verdict, retry_after: retryAfter } = answer?.document ?? {};
+      const { verdict, retry_after: wait } = answer?.document ?? {};
+      const retryAfter = Number.isFinite(wait) ? Math.max(wait, 0) : null;
       if (verdict) post({ kind: "verdict", verdict, retryAfter, token });
     },
     tell: ({ name, details }) => tell(name, details),
@@ -104,11 +112,8 @@ export function keepFresh(client, where) {
 
   function tell(name, details) {
     for (const listener of listeners.get(name)) {
-      try {
-        listener(details);
-      } catch (error) {
-        console.error(`a listener to "${name}" failed:`, error);
-      }
+      const failed = (error) => console.error(`a listener to "${name}" failed:`, error);
+      new Promise((resolve) => resolve(listener(details))).catch(failed);
     }
   }
 
@@ -134,8 +139,10 @@ export function keepFresh(client, where) {
         const rest = `?by=${encodeURIComponent(place.by)}&wait=${WAIT}${after}`;
         const document = await read(place, "GET", rest, { wait: WAIT, signal: stopped.signal });
         delay = RETRY[0];
+        const next = document && `&after_generation=${document.generation}`;
+        if ((next ?? after) === after && now() - asked < BREATH) await pause(2 * BREATH);
         if (document) {
-          after = `&after_generation=${document.generation}`;
+          after = next;
           post({ kind: "token", token: tokenOf(document, now()) });
         }
       } catch (error) {
@@ -151,6 +158,7 @@ export function keepFresh(client, where) {
 
   function pause(delay) {
     return new Promise((resolve) => {
+      if (stopped.signal.aborted) return resolve();
       const end = () => {
         clearTimeout(sleeping);
         stopped.signal.removeEventListener("abort", end);
@@ -162,7 +170,7 @@ export function keepFresh(client, where) {
   }
 
   attach(client);
-  const last = fetched.get(placeOf(where));
+  const last = fetched.get(nameOf(where));
   const text = adapter.token();
   let held = last ? tokenOf(last, now()) : null;
   if (text && text !== last?.token) held = tokenOf({ token: text }, now());
@@ -188,8 +196,6 @@ export function keepFresh(client, where) {
     },
   };
 }
-
-const placeOf = ({ socketPath, url, token }) => `${socketPath ?? url} ${token}`;
 
 /** Returns a clock in ms that never goes back, and sees a suspend where either of the two does. */
 function clock() {

@@ -8,6 +8,38 @@ export class SidecarError extends Error {
   }
 }
 
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+const MAX_ANSWER = 1_048_576; // characters
+
+/** Throw if *where* cannot lead to a sidecar. What stands in it is not repeated: it may be a secret. */
+export function check(where) {
+  const { socketPath, url, accessKey, token } = where ?? {};
+  const wrong = (what) => {
+    throw new TypeError(`where: ${what}, such as { socketPath: "/run/token-keeper/api.sock", token: "chat" }`);
+  };
+  if (typeof token !== "string" || !NAME.test(token)) wrong("`token` must be a token's name in the sidecar");
+  if (Boolean(socketPath) === Boolean(url)) wrong("it must have either `socketPath` or `url`");
+  if (typeof (socketPath || url) !== "string") wrong("`socketPath` and `url` must be strings");
+  if (socketPath && !globalThis.process?.versions?.node) wrong("only Node has `socketPath`; a browser needs `url`");
+  if (!url) return;
+  const { protocol, username, password } = parsed(url) ?? {};
+  if (!["http:", "https:"].includes(protocol) || username || password) {
+    wrong("`url` must be of http or https, without a user name or a password");
+  }
+  if (accessKey != null && !/^[!-~]+$/.test(accessKey)) wrong("`accessKey` must be one line without spaces");
+}
+
+/** Return where the sidecar is, as it may be shown. */
+export const placeOf = ({ socketPath, url }) => socketPath || parsed(url).origin + parsed(url).pathname;
+
+function parsed(url) {
+  try {
+    return new URL(url, globalThis.location?.href);
+  } catch {
+    return null;
+  }
+}
+
 /** Resolve to {status, document}; document is null without one. Throws `SidecarError` for no answer. */
 export async function ask(where, method, rest, { body, wait = 0, signal } = {}) {
   const path = `/v1/tokens/${encodeURIComponent(where.token)}${rest}`;
@@ -15,12 +47,13 @@ export async function ask(where, method, rest, { body, wait = 0, signal } = {}) 
   const end = () => ended.abort();
   const timer = setTimeout(end, (wait + 10) * 1000);
   signal?.addEventListener("abort", end);
+  if (signal?.aborted) end();
   const request = { method, path, body: body && JSON.stringify(body), signal: ended.signal };
   try {
     const answer = await (where.socketPath ? overSocket(where, request) : overHttp(where, request));
     return { ...answer, document: answer.text.startsWith("{") ? JSON.parse(answer.text) : null };
   } catch (error) {
-    const place = where.socketPath ?? where.url;
+    const place = placeOf(where);
     const reason = ended.signal.aborted
       ? `nothing came in ${wait + 10} s`
       : (error.cause?.code ?? error.code ?? error.name);
@@ -37,16 +70,20 @@ export async function ask(where, method, rest, { body, wait = 0, signal } = {}) 
 export async function read(where, method, rest, options) {
   const { status, document, retryAfter } = await ask(where, method, rest, options);
   if (status === 304) return null;
-  if (status === 200 && document) return document;
-  const said = document
-    ? `${document.title}: ${document.detail}`
-    : `an answer that is not the sidecar's; is ${where.socketPath ?? where.url} its address?`;
+  if (status === 200 && isToken(document)) return document;
+  const said =
+    status !== 200 && typeof document?.title === "string"
+      ? `${document.title}: ${document.detail}`
+      : `an answer that is not the sidecar's; is ${placeOf(where)} its address?`;
   throw new SidecarError(`no token ${JSON.stringify(where.token)} (${status}): ${said}`, {
     status,
     type: document?.type,
     retryAfter,
   });
 }
+
+const isToken = (document) =>
+  typeof document?.token === "string" && document.token !== "" && Number.isSafeInteger(document.generation);
 
 async function overSocket({ socketPath }, { method, path, body, signal }) {
   const node = "node:http"; // Not a literal: bundlers for browsers would look for it.
@@ -57,7 +94,10 @@ async function overSocket({ socketPath }, { method, path, body, signal }) {
       : {};
     const asked = request({ socketPath, method, path, headers, signal, agent: false }, (answer) => {
       let text = "";
-      answer.setEncoding("utf8").on("data", (part) => (text += part));
+      answer.setEncoding("utf8").on("data", (part) => {
+        text += part;
+        if (text.length > MAX_ANSWER) answer.destroy(new RangeError("too long"));
+      });
       answer.on("error", reject);
       answer.on("end", () =>
         resolve({ status: answer.statusCode, text, retryAfter: seconds(answer.headers["retry-after"]) }),

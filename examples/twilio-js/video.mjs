@@ -1,8 +1,9 @@
 // Video takes its token when it connects, and shows the same one again when it has to connect anew. So there
 // is nothing to update: each connect gets a fresh token. See video.html for a page.
+import { TOKEN_CODES } from "./clients.mjs";
 import { fetchToken } from "./keeper.mjs";
 
-const DENIED = new Set([20101, 20102, 20103, 20104, 20105, 20106, 20107, 20151, 20156, 20157, 20160]);
+const DENIED = new Set(TOKEN_CODES);
 const ATTEMPTS = 3;
 
 /** Resolve to a room. *connect* is that of twilio-video. A token that is refused is reported, and replaced. */

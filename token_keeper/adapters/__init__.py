@@ -1,6 +1,6 @@
 """Integrations with client libraries, one module for each: `token_keeper.adapters.PACKAGE`.
 
 A module imports its package, so it is imported only by who uses it. What they
-share is here: who may see the token, what an answer says about it, and one
-reporter's reads.
+share is in the private modules: who may see the token, what an answer says about
+it, which token was sent.
 """

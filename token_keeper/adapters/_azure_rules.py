@@ -13,8 +13,8 @@ from azure.core.pipeline import PipelineRequest, PipelineResponse
 
 from token_keeper._face import Face
 from token_keeper._share import Share
-from token_keeper.adapters._challenge import MAX_HEADER, bearer_error
-from token_keeper.adapters._guard import Guard, refused
+from token_keeper.adapters._challenge import MAX_HEADER, bearer_error, challenges
+from token_keeper.adapters._guard import Guard, bearer, refused
 
 _CLAIMS = re.compile(r'\bclaims="([A-Za-z0-9_=-]+)"')
 
@@ -46,13 +46,15 @@ class BearerRules:
             )
         return share
 
-    def trial(self, request: PipelineRequest[Any], share: Share, sent: str) -> Trial:
-        """Put the token into the request."""
-        return Trial(request, share, sent)
-
 
 class Trial:
-    """One request with its token, until it is answered."""
+    """One request with its token, until it is answered.
+
+    Args:
+        request: The token is put into it at once.
+        share: Of the request's origin.
+        sent: The raw token.
+    """
 
     __slots__ = ("_position", "_request", "_share", "sent")
 
@@ -74,8 +76,8 @@ class Trial:
     def judge(self, response: PipelineResponse[Any, Any]) -> bool:
         """Report what the answer says of the token; whether another one is worth a retry."""
         answer = response.http_response
-        challenge = answer.headers.get("WWW-Authenticate")
-        if bearer_error(challenge)[0] == "insufficient_claims":
+        challenge = challenges(answer.headers)
+        if challenge is not None and bearer_error(challenge)[0] == "insufficient_claims":
             asked = _CLAIMS.search(challenge[:MAX_HEADER])
             if asked is None or not a_later_token_may_meet(_decoded(asked[1])):
                 return False
@@ -100,7 +102,7 @@ class Trial:
 
     def _send(self, raw: str) -> None:
         self.sent = raw
-        self._request.http_request.headers["Authorization"] = f"Bearer {raw}"
+        self._request.http_request.headers["Authorization"] = bearer(raw)
 
 
 def a_later_token_may_meet(claims: str) -> bool:

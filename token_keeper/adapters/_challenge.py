@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+CHALLENGE = "WWW-Authenticate"
 MAX_HEADER = 4_096
 """Characters that are read. No server needs more to say why it refused."""
 
@@ -11,6 +13,13 @@ _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _PARAM = re.compile(rf"\s*({_TOKEN})\s*=\s*(?:{_QUOTED}|({_TOKEN}))\s*(?:,|$)")
 _SCHEME = re.compile(rf"(?:^|,)\s*({_TOKEN})(?=\s+{_TOKEN}\s*=|\s*(?:,|$))")
+
+
+def challenges(headers: Any) -> str | None:
+    """Return the challenges in the *headers* of an answer, all of them, None if there are none."""
+    # Where each line of a header has an entry of its own, get() returns the first alone.
+    lines = headers.getall(CHALLENGE, ()) if hasattr(headers, "getall") else (headers.get(CHALLENGE),)
+    return ", ".join(line for line in lines if line) or None
 
 
 def bearer_error(header: str | None) -> tuple[str | None, str | None]:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from token_keeper._errors import ConfigError
 from token_keeper._face import Face
-from token_keeper._model import Verdict
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
 from token_keeper.adapters._challenge import bearer_error
 from token_keeper.adapters._origins import Origins, origin_at, origin_of
 
 UNAUTHORIZED = 401
 BEARER = "Bearer "
-WORTH_ANOTHER = {Verdict.DENIED, Verdict.SUPERSEDED}
-"""Verdicts after which there is, or soon will be, another token."""
+MAX_REFUSAL = 65_536
+"""Bytes of a refusal that are read where nobody asked for all of it."""
 NO_DENIALS = {"insufficient_scope", "invalid_request"}
 """Errors of RFC 6750 section 3.1 that another token would meet as well."""
 
@@ -46,8 +44,6 @@ class Guard:
         timeout: float = WAIT_S,
     ) -> None:
         check_wait("timeout", timeout)
-        if isinstance(keeper, type):
-            raise ConfigError("keeper", f"is a class: make one, such as {keeper.__name__}(...)")
         Share(keeper, by or "")  # Complains now, not at the first request.
         self.timeout = timeout
         self._keeper = keeper
@@ -57,12 +53,15 @@ class Guard:
         self._at: dict[tuple[str, str, int | None], Share] = {}
 
     def at(self, scheme: str, host: str, port: int | None) -> Share | None:
-        """As `share`, for the parts of a URL: quick, because each request asks. The host is ASCII."""
+        """As `of`, for the parts of a URL: quick, because each request asks. The host is ASCII."""
         place = (scheme, host, port)
         known = self._at.get(place)
         if known is not None:
             return known
-        share = self.share(origin_at(scheme, host, port))
+        try:
+            share = self.share(origin_at(scheme, host, port))
+        except ValueError:
+            return None
         if share is not None:
             # Only what is allowed is kept, so this cannot grow.
             self._at[place] = share

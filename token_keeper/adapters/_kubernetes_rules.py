@@ -10,7 +10,7 @@ from token_keeper._errors import ConfigError
 from token_keeper._face import Face
 from token_keeper._share import Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import refused
+from token_keeper.adapters._guard import bearer, refused
 from token_keeper.adapters._origins import origin_of
 
 HEADER = "authorization"
@@ -64,7 +64,7 @@ class Rules:
 
     def put(self, configuration: Any, raw: str) -> None:
         """Give the SDK its key. It reads it right after."""
-        configuration.api_key[HEADER] = Bearer(f"Bearer {raw}")
+        configuration.api_key[HEADER] = Bearer(bearer(raw))
 
     def sent(self, url: str, headers: MutableMapping[str, str]) -> Bearer | None:
         """Return what is about to be sent; None if it is none of ours.
@@ -74,7 +74,7 @@ class Rules:
         value = headers.get(HEADER)
         if not isinstance(value, Bearer):
             return None
-        if origin_of(url) != self._origin:
+        if not self._is_here(url):
             del headers[HEADER]
             return None
         return value
@@ -83,12 +83,18 @@ class Rules:
         """Put another token into *headers* and return it; None if there is none."""
         if other is None:
             return None
-        headers[HEADER] = renewed = Bearer(f"Bearer {other}")
+        headers[HEADER] = renewed = Bearer(bearer(other))
         return renewed
 
     def is_refusal(self, sent: Bearer, status: int, challenge: str | None, *, url: str) -> bool:
         """Report what the answer from *url* says of the token; whether another one is worth a retry."""
-        return origin_of(url) == self._origin and refused(self.share, sent.token, status, challenge)
+        return self._is_here(url) and refused(self.share, sent.token, status, challenge)
+
+    def _is_here(self, url: str) -> bool:
+        try:
+            return origin_of(url) == self._origin
+        except ValueError:
+            return False
 
 
 def final_url(url: str, response: Any) -> str:

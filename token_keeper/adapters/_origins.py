@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from token_keeper._errors import ConfigError
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_UNAMBIGUOUS = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@\\\x00-\x20\x7f]*@)?[^/?#@\\\x00-\x20\x7f]+(?:[/?#]|$)"
+)
+"""What all clients read alike. Of ``http://one\\@two`` some call the first host, and some the second."""
 
 
 class Origins:
@@ -50,10 +56,10 @@ def origin_of(url: str) -> str:
     WebSocket schemes are those of HTTP: a session belongs to the API beside it.
 
     Raises:
-        ValueError: If *url* has no scheme or no host.
+        ValueError: If *url* has no scheme or no host, or if clients may differ about its host.
     """
     parts = urlsplit(url)
-    if not parts.scheme or not parts.hostname:
+    if not parts.scheme or not parts.hostname or not _UNAMBIGUOUS.match(url):
         raise ValueError("not an absolute URL")
     return origin_at(parts.scheme, _ascii(parts.hostname), parts.port)
 
@@ -69,6 +75,11 @@ def origin_at(scheme: str, host: str, port: int | None) -> str:
     if not host or port is None:
         raise ValueError("not an absolute URL of http, https, ws or wss")
     return f"{scheme}://{f'[{host}]' if ':' in host else host.lower()}:{port}"
+
+
+def service_url(url: str) -> str:
+    """Return *url* of a service as gRPC tells it, also with local credentials: those have no scheme."""
+    return f"https{url}" if url.startswith("://") else url
 
 
 def _ascii(host: str) -> str:

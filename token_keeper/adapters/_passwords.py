@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from token_keeper._face import Face
 from token_keeper._model import Secret
-from token_keeper._share import Share
+from token_keeper._share import WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import WORTH_ANOTHER
 
 ConnectionT = TypeVar("ConnectionT")
 

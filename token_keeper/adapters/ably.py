@@ -18,12 +18,12 @@ from ably import AblyRealtime, AblyRest
 from ably.types.connectionstate import ConnectionState
 from ably.util.exceptions import AblyException
 
-from token_keeper._errors import ConfigError, KeeperClosed, TokenKeeperError, TokenUnavailable
+from token_keeper._errors import TokenKeeperError, TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._model import Secret
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import WORTH_ANOTHER
+from token_keeper.adapters._options import check_left_out
 
 DENIALS = range(40140, 40150)
 """Ably's codes of token errors. Others, such as 40160, another token would meet as well."""
@@ -88,9 +88,7 @@ class _Shown:
 
     def __init__(self, keeper: Face, by: str, timeout: float, options: dict[str, Any]) -> None:
         check_wait("timeout", timeout)
-        for name in OURS:
-            if name in options:
-                raise ConfigError(name, "comes from the keeper: leave it out")
+        check_left_out(options, OURS)
         self.share = Share(keeper, by)
         self.timeout = timeout
         self.given = Secret("")
@@ -111,11 +109,10 @@ class _Shown:
 
     def refused(self, sent: Secret, error: AblyException | None) -> bool:
         """Report what the server said of the token. Returns whether another one is worth a try."""
-        with suppress(KeeperClosed):
-            if error is None:
-                self.share.accepted(sent.reveal())
-            elif error.code in DENIALS:
-                return self.share.denied(sent.reveal(), error.code, error.message) in WORTH_ANOTHER
+        if error is None:
+            self.share.accepted(sent.reveal())
+        elif error.code in DENIALS:
+            return self.share.denied(sent.reveal(), error.code, error.message) in WORTH_ANOTHER
         return False
 
     async def has_another(self, sent: Secret) -> bool:

@@ -19,7 +19,8 @@ from aiohttp.payload import AsyncIterablePayload, BytesPayload, Payload
 
 from token_keeper._face import Face
 from token_keeper._share import WAIT_S, Share
-from token_keeper.adapters._guard import Guard, bearer, borne, refused
+from token_keeper.adapters._challenge import challenges
+from token_keeper.adapters._guard import MAX_REFUSAL, Guard, bearer, borne, refused
 
 
 class KeeperMiddleware:
@@ -84,7 +85,7 @@ def _sent(request: ClientRequest) -> str | None:
 
 def _refused(share: Share, request: ClientRequest, response: ClientResponse) -> bool:
     sent = _sent(request)
-    challenge = response.headers.get("WWW-Authenticate")
+    challenge = challenges(response.headers)
     return sent is not None and refused(share, sent, response.status, challenge)
 
 
@@ -98,5 +99,9 @@ def _replayable(body: Any) -> bool:
 async def _let_go(refusal: ClientResponse, body: Any) -> None:
     if body and not isinstance(body, BytesPayload):
         # Until it was read, a file may still be on its way to the server.
-        await refusal.read()
+        left = MAX_REFUSAL
+        async for part in refusal.content.iter_any():
+            left -= len(part)
+            if left < 0:
+                break
     refusal.release()

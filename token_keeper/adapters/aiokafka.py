@@ -11,18 +11,16 @@ it by what happens; later on only the application can, which then calls `report(
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Protocol
 
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 
-from token_keeper._errors import KeeperClosed, TokenKeeperError, TokenUnavailable
+from token_keeper._errors import TokenKeeperError, TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._model import Secret, Verdict
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import WORTH_ANOTHER
 
 REFUSED = "the broker did not let the client in"
 
@@ -100,8 +98,7 @@ class KeeperTokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # as ab
             if await self._share.another_awaited(sent.reveal(), self._timeout) is None:
                 raise
             await self._start_again(client)
-        with suppress(KeeperClosed):
-            self._share.accepted(self._sent.reveal())
+        self._share.accepted(self._sent.reveal())
 
     def report(self) -> Verdict | None:
         """Say that the brokers refuse the token that was shown last. Returns None if none was shown.
@@ -110,9 +107,7 @@ class KeeperTokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # as ab
         """
         if self._sent == Secret(""):
             return None
-        with suppress(KeeperClosed):
-            return self._share.denied(self._sent.reveal(), reason=REFUSED)
-        return None
+        return self._share.denied(self._sent.reveal(), reason=REFUSED)
 
     async def _start_again(self, client: Startable) -> None:
         self._sent = Secret("")

@@ -14,20 +14,21 @@ new token can be shown on a live one: a broker that ends it gets the new token w
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiomqtt import Client, MqttCodeError, MqttError
 
-from token_keeper._errors import ConfigError, KeeperClosed
 from token_keeper._face import Face
 from token_keeper._model import Secret, Verdict
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import WORTH_ANOTHER
+from token_keeper.adapters._options import check_left_out
 
 DENIALS = {0x86, 0x87, 4, 5}
 """Reason codes of MQTT 5 and return codes of MQTT 3: bad user name or password, not authorized."""
+OURS = ("password",)
+"""Options of aiomqtt that come from the keeper."""
 
 
 @asynccontextmanager
@@ -57,8 +58,7 @@ async def connect(  # noqa: PLR0913, D417 - the others are aiomqtt's
         aiomqtt.MqttError: If the broker refused, cannot be reached, or ends the connection.
     """
     check_wait("token_timeout", token_timeout)
-    if "password" in options:
-        raise ConfigError("password", "is the token, which comes from the keeper: leave it out")
+    check_left_out(options, OURS)
     share = Share(keeper, by)
 
     def made(sent: Secret) -> Client:
@@ -76,8 +76,7 @@ async def connect(  # noqa: PLR0913, D417 - the others are aiomqtt's
         try:
             if client is None:
                 client = await open_client.enter_async_context(made(sent))
-            with suppress(KeeperClosed):
-                share.accepted(sent.reveal())
+            share.accepted(sent.reveal())
             yield client
         except MqttError as error:
             _judged(share, sent, error)
@@ -98,8 +97,6 @@ def _judged(share: Share, sent: Secret, error: BaseException | None) -> Verdict 
         if isinstance(error, MqttCodeError) and error.rc is not None:
             code = getattr(error.rc, "value", error.rc)
             if code in DENIALS:
-                with suppress(KeeperClosed):
-                    return share.denied(sent.reveal(), reason=str(error))
-                return None
+                return share.denied(sent.reveal(), reason=str(error))
         error = error.__cause__
     return None

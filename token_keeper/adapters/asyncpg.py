@@ -30,7 +30,8 @@ class KeeperConnect:
 
     Args:
         keeper: A `TokenKeeper` or an `AsyncTokenKeeper`.
-        by: Names the reporter: a token that is denied to it is withheld from it alone.
+        by: Names the reporter: a token that is denied to it is withheld from it alone. Servers that may
+            disagree need one each.
         timeout: Seconds that a new connection waits for a token, if there is none.
 
     Raises:

@@ -17,6 +17,7 @@ as its cause. The policy sees every 401: it reports it and retries once.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ from token_keeper._errors import TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._share import WAIT_S, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._azure_rules import BearerRules, a_later_token_may_meet
+from token_keeper.adapters._azure_rules import BearerRules, Trial, a_later_token_may_meet
 from token_keeper.adapters._handed import Handed
 
 CACHED_S = 60
@@ -187,7 +188,12 @@ class KeeperPolicy(BearerTokenCredentialPolicy[Any, Any]):
     """
 
     def __init__(
-        self, keeper: Face, *, origins: Any = None, by: str | None = None, timeout: float = WAIT_S
+        self,
+        keeper: Face,
+        *,
+        origins: str | Iterable[str] | None = None,
+        by: str | None = None,
+        timeout: float = WAIT_S,
     ) -> None:
         super().__init__(KeeperCredential(keeper, timeout=timeout))
         self._rules = BearerRules(keeper, origins=origins, by=by, timeout=timeout)
@@ -197,7 +203,7 @@ class KeeperPolicy(BearerTokenCredentialPolicy[Any, Any]):
         share = self._rules.share(request)
         if share is None:
             return self.next.send(request)
-        trial = self._rules.trial(request, share, share.wait(self._rules.timeout))
+        trial = Trial(request, share, share.wait(self._rules.timeout))
         try:
             response = self.next.send(request)
             if not trial.is_worth_another(response):
@@ -217,7 +223,12 @@ class AsyncKeeperPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
     """As `KeeperPolicy`, for async pipelines. Arguments as there."""
 
     def __init__(
-        self, keeper: Face, *, origins: Any = None, by: str | None = None, timeout: float = WAIT_S
+        self,
+        keeper: Face,
+        *,
+        origins: str | Iterable[str] | None = None,
+        by: str | None = None,
+        timeout: float = WAIT_S,
     ) -> None:
         super().__init__(AsyncKeeperCredential(keeper, timeout=timeout))
         self._rules = BearerRules(keeper, origins=origins, by=by, timeout=timeout)
@@ -227,7 +238,7 @@ class AsyncKeeperPolicy(AsyncBearerTokenCredentialPolicy[Any, Any]):
         share = self._rules.share(request)
         if share is None:
             return await self.next.send(request)
-        trial = self._rules.trial(request, share, await share.awaited(self._rules.timeout))
+        trial = Trial(request, share, await share.awaited(self._rules.timeout))
         try:
             response = await self.next.send(request)
             if not trial.is_worth_another(response):

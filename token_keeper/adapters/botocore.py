@@ -24,9 +24,9 @@ from botocore.tokens import FrozenAuthToken, TokenProviderChain
 from token_keeper._errors import ConfigError
 from token_keeper._face import Face
 from token_keeper._model import Secret
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import UNAUTHORIZED, WORTH_ANOTHER, refused
+from token_keeper.adapters._guard import UNAUTHORIZED, refused
 from token_keeper.adapters._origins import Origins, origin_of
 
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenExpiredException"}
@@ -95,7 +95,7 @@ class KeeperTokenProvider:
         scheme, __, sent = _text(request.headers.get("Authorization", "")).partition(" ")
         if scheme != "Bearer":
             return
-        if not self._origins.allows(origin_of(request.url)):
+        if not self._may_see(request.url):
             del request.headers["Authorization"]
             request.context.pop(_CONTEXT, None)
             return
@@ -113,6 +113,13 @@ class KeeperTokenProvider:
             return None
         other = self._share.another(sent.reveal(), self._timeout)
         return None if other is None else AT_ONCE
+
+    def _may_see(self, url: str) -> bool:
+        # Raises nothing: a traceback would show what the caller holds.
+        try:
+            return self._origins.allows(origin_of(url))
+        except ValueError:
+            return False
 
     def _is_refusal(self, sent: Secret, http: Any, parsed: Any) -> bool:
         code = parsed.get("Error", {}).get("Code")

@@ -11,17 +11,16 @@ subscriptions are the application's matter. The SDK's logger `centrifuge` shows 
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import suppress
 from typing import Any
 
 from centrifuge import Client, ClientEventHandler, ClientState
 
-from token_keeper._errors import ConfigError, KeeperClosed
+from token_keeper._errors import ConfigError
 from token_keeper._face import Face
 from token_keeper._model import Secret
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import WORTH_ANOTHER
+from token_keeper.adapters._options import check_left_out
 from token_keeper.adapters._origins import origin_of
 
 UNAUTHORIZED, TOKEN_EXPIRED, INVALID_TOKEN = 101, 109, 3500
@@ -42,8 +41,8 @@ class KeeperClient(Client):  # type: ignore[misc]  # centrifuge-python has no ty
         address: As for the SDK, and so are all other options.
         events: As for the SDK.
         by: Names the reporter; by default the origin of *address*.
-        timeout: Seconds that a connect or a refresh waits for a token; then `on_error` gets
-            `TokenUnavailable`, and the SDK tries again later.
+        token_timeout: Seconds that a connect or a refresh waits for a token; then `on_error` gets
+            `TokenUnavailable`, and the SDK tries again later. `timeout` is the SDK's own.
         denials: Codes of errors and disconnects that mean: this token is refused. Add those of your
             own connect proxy.
 
@@ -58,17 +57,15 @@ class KeeperClient(Client):  # type: ignore[misc]  # centrifuge-python has no ty
         events: ClientEventHandler | None = None,
         *,
         by: str | None = None,
-        timeout: float = WAIT_S,
+        token_timeout: float = WAIT_S,
         denials: Collection[int] = DENIALS,
         **options: Any,
     ) -> None:
-        check_wait("timeout", timeout)
-        for name in OURS:
-            if name in options:
-                raise ConfigError(name, "comes from the keeper: leave it out")
+        check_wait("token_timeout", token_timeout)
+        check_left_out(options, OURS)
         self._origin = _origin(address)
         self._shown = _Shown(Share(keeper, self._origin if by is None else by), frozenset(denials))
-        self._token_timeout = timeout
+        self._token_timeout = token_timeout
         super().__init__(address, events, get_token=self._newest, **options)
 
     @property
@@ -109,16 +106,13 @@ class _Shown:
     def accepted(self) -> None:
         self.has_retried = False
         if self._sent is not None:
-            with suppress(KeeperClosed):
-                self.share.accepted(self._sent.reveal())
+            self.share.accepted(self._sent.reveal())
 
     def refused(self, code: object, reason: str | None) -> bool:
         """Report it if *code* is a denial. Returns whether another token is worth a try."""
         if self._sent is None or not isinstance(code, int) or code not in self._denials:
             return False
-        with suppress(KeeperClosed):
-            return self.share.denied(self._sent.reveal(), code=code, reason=reason) in WORTH_ANOTHER
-        return False
+        return self.share.denied(self._sent.reveal(), code=code, reason=reason) in WORTH_ANOTHER
 
 
 class _Events:

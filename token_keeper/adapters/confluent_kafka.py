@@ -17,7 +17,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from token_keeper._errors import ConfigError, KeeperClosed, TokenKeeperError
+from token_keeper._errors import ConfigError, TokenKeeperError
 from token_keeper._face import Face
 from token_keeper._model import Secret
 from token_keeper._share import Share
@@ -107,5 +107,4 @@ class _Shown:
         """Report that the token that was given last was refused."""
         last = self._last.reveal()
         if last not in {"", NOTHING} and time.monotonic() >= self._settled_at:
-            with suppress(KeeperClosed):
-                self._share.denied(last, reason=reason)
+            self._share.denied(last, reason=reason)

@@ -26,8 +26,9 @@ from google.auth.exceptions import RefreshError
 from token_keeper._errors import TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._share import WAIT_S, Share
-from token_keeper.adapters._guard import UNAUTHORIZED, Guard
+from token_keeper.adapters._guard import UNAUTHORIZED, Guard, bearer
 from token_keeper.adapters._handed import Handed
+from token_keeper.adapters._origins import service_url
 
 
 class _Live:
@@ -84,14 +85,13 @@ class _Live:
         return TokenState.FRESH
 
     def _share(self, url: str) -> Share | None:
-        # gRPC over a local socket tells no scheme.
-        share = self._guard.of(f"https{url}" if url.startswith("://") else url)
+        share = self._guard.of(service_url(url))
         if share is None:
             self._handed.note_nothing()
         return share
 
     def _put(self, headers: MutableMapping[str, str], share: Share, raw: str) -> None:
-        headers["authorization"] = f"Bearer {self._handed.note(share, raw)}"
+        headers["authorization"] = bearer(self._handed.note(share, raw))
 
 
 class KeeperCredentials(_Live, Credentials):  # type: ignore[misc]  # The SDK sets what is live here.

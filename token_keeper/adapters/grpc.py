@@ -33,18 +33,19 @@ import grpc.aio
 from token_keeper._errors import TokenKeeperError
 from token_keeper._face import Face
 from token_keeper._model import Secret
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import UNAUTHORIZED, WORTH_ANOTHER, Guard
+from token_keeper.adapters._guard import UNAUTHORIZED, Guard
+from token_keeper.adapters._origins import service_url
 
 HEADER = "authorization"
 
 
 class KeeperInterceptor(
     grpc.UnaryUnaryClientInterceptor,  # type: ignore[misc]  # grpc has no types.
-    grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
-    grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]
-    grpc.StreamStreamClientInterceptor,  # type: ignore[misc]
+    grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]  # As above.
+    grpc.StreamUnaryClientInterceptor,  # type: ignore[misc]  # As above.
+    grpc.StreamStreamClientInterceptor,  # type: ignore[misc]  # As above.
 ):
     """Puts the token into the calls of one blocking channel, reports refusals, and retries once.
 
@@ -207,9 +208,7 @@ class KeeperPlugin(grpc.AuthMetadataPlugin):  # type: ignore[misc]  # As above.
 
     def __call__(self, context: Any, callback: Any) -> None:
         """Answer *callback* at once if there is a token, else later from a thread of our own."""
-        url = context.service_url
-        # Local credentials have no scheme.
-        share = self._guard.of(f"https{url}" if url.startswith("://") else url)
+        share = self._guard.of(service_url(context.service_url))
         if share is None:
             callback((), None)
         elif share.generation:

@@ -2,7 +2,8 @@
 
     client = httpx.Client(auth=KeeperAuth(keeper))  # or AsyncClient; or httpx2's
 
-Blocking and async clients take either keeper. The token goes only to the allowed origins. A 401 is
+Blocking and async clients take either keeper. The token goes only to the allowed origins;
+httpx itself takes it off a redirect to another one, but not from http to https of one host. A 401 is
 reported with the token that was sent, and the request is sent once more with another one, if its body
 can be: bytes, forms, JSON, files that can seek; not generators. If none comes in time, the 401 stands.
 
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from token_keeper._face import Face
+from token_keeper._model import Secret
 from token_keeper._share import WAIT_S, Share
 from token_keeper.adapters._guard import UNAUTHORIZED, Guard, bearer, refused
 
@@ -83,7 +85,9 @@ class KeeperAuth(_Auth):
         response = yield request
         if not _refused(share, sent, request, response) or rewind is None:
             return
-        other = share.another(sent, self._guard.timeout)
+        # No raw token is in a local variable while it waits: it may be interrupted.
+        denied, sent = Secret(sent), ""
+        other = share.another(denied.reveal(), self._guard.timeout)
         if other is None or not rewind():
             return
         request.headers["Authorization"] = bearer(other)
@@ -102,7 +106,8 @@ class KeeperAuth(_Auth):
         response = yield request
         if not _refused(share, sent, request, response) or rewind is None:
             return
-        other = await share.another_awaited(sent, self._guard.timeout)
+        denied, sent = Secret(sent), ""
+        other = await share.another_awaited(denied.reveal(), self._guard.timeout)
         if other is None or not rewind():
             return
         request.headers["Authorization"] = bearer(other)

@@ -17,6 +17,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 
 from token_keeper._face import Face
 from token_keeper._share import WAIT_S
+from token_keeper.adapters._challenge import challenges
 from token_keeper.adapters._kubernetes_rules import Bearer, Rules
 
 
@@ -93,6 +94,6 @@ class _RetryingClient(RESTClientObject):
         return response
 
     def _is_refusal(self, sent: Bearer, response: Any) -> bool:
-        challenge = response.headers.get("WWW-Authenticate")
+        challenge = challenges(response.headers)
         end = str(response.response.url)
         return self._rules.is_refusal(sent, response.status, challenge, url=end)

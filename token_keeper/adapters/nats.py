@@ -24,12 +24,12 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import AuthorizationError, Error
 
-from token_keeper._errors import ConfigError, KeeperClosed, TokenKeeperError, TokenUnavailable
+from token_keeper._errors import TokenKeeperError, TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._model import Secret
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import WORTH_ANOTHER
+from token_keeper.adapters._options import check_left_out
 
 DENIALS = (
     "authorization violation",
@@ -103,9 +103,7 @@ async def connections(
 
 def _share(keeper: Face, by: str, timeout: float, options: dict[str, Any]) -> Share:
     check_wait("timeout", timeout)
-    for name in OURS:
-        if name in options:
-            raise ConfigError(name, "comes from the keeper: leave it out")
+    check_left_out(options, OURS)
     return Share(keeper, by)
 
 
@@ -177,13 +175,11 @@ class _Dialled:
 
     def _accepted(self) -> None:
         self.is_denied = False
-        with suppress(KeeperClosed):
-            self._share.accepted(self.sent.reveal())
+        self._share.accepted(self.sent.reveal())
 
     def _deny(self, error: Exception) -> None:
-        with suppress(KeeperClosed):
-            verdict = self._share.denied(self.sent.reveal(), reason=str(error))
-            self.is_denied = verdict in WORTH_ANOTHER
+        verdict = self._share.denied(self.sent.reveal(), reason=str(error))
+        self.is_denied = verdict in WORTH_ANOTHER
 
     def _renewed(self) -> None:
         # In the keeper's thread, or its loop. This loop may be closed by now.

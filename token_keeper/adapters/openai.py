@@ -21,10 +21,10 @@ from typing import Any
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
 
-from token_keeper._errors import ConfigError
 from token_keeper._face import Face
 from token_keeper._share import WAIT_S, Share
 from token_keeper._waiting import check_wait
+from token_keeper.adapters._options import check_left_out
 from token_keeper.adapters.httpx import KeeperAuth
 
 STAND_IN = "kept-by-token-keeper"
@@ -111,11 +111,11 @@ def _share(keeper: Face, by: str, timeout: float) -> Share:
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    for key in ("api_key", "http_client"):
-        if key in options:
-            raise ConfigError(
-                key, "is set here; for one of your own use OpenAI(http_client=...) with KeeperAuth in it"
-            )
+    check_left_out(
+        options,
+        ("api_key", "http_client"),
+        "is set here; for one of your own use OpenAI(http_client=...) with KeeperAuth in it",
+    )
     return options
 
 

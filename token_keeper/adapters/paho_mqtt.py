@@ -12,13 +12,12 @@ authentication (AUTH) is not in paho 2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from paho.mqtt.client import Client
 from paho.mqtt.reasoncodes import ReasonCode
 
-from token_keeper._errors import ConfigError, KeeperClosed, TokenKeeperError, TokenUnavailable
+from token_keeper._errors import ConfigError, TokenKeeperError, TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._model import Secret
 from token_keeper._share import WAIT_S, Share
@@ -147,8 +146,7 @@ class _Login:
     def judge(self, reason: ReasonCode | int) -> None:
         """Report what the code says of the token that was sent."""
         code = reason.value if isinstance(reason, ReasonCode) else reason
-        with suppress(KeeperClosed):
-            if code == ACCEPTED:
-                self._share.accepted(self._sent.reveal())
-            elif code in DENIALS:
-                self._share.denied(self._sent.reveal(), reason=DENIALS[code])
+        if code == ACCEPTED:
+            self._share.accepted(self._sent.reveal())
+        elif code in DENIALS:
+            self._share.denied(self._sent.reveal(), reason=DENIALS[code])

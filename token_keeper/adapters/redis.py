@@ -36,10 +36,9 @@ from redis.exceptions import AuthenticationError, RedisError
 from token_keeper._errors import ConfigError, KeeperClosed, TokenKeeperError, TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._model import Secret
-from token_keeper._share import WAIT_S, Share
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
 from token_keeper._waiting import check_wait
-from token_keeper.adapters._guard import WORTH_ANOTHER
-from token_keeper.adapters._receivers import Receiver
+from token_keeper.adapters._redis_receivers import Receiver
 
 DEFAULT_USER = "default"
 """Redis's name for who logs in without one."""

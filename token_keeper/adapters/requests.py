@@ -2,15 +2,17 @@
 
     session.auth = KeeperAuth(keeper)
 
-The token goes only to the allowed origins; requests itself takes it off a redirect to another one. A
-401 is reported with the token that was sent, and the request is sent once more with another one, if
-its body can be: bytes, forms, JSON, files that can seek; not generators. If none comes in time, the
-401 stands. The token takes the place of an `Authorization` header, and nothing is taken from netrc.
+The token goes only to the allowed origins; requests itself takes it off a redirect to another one, but
+not from http to https of one host. A 401 is reported with the token that was sent, and the request is
+sent once more with another one, if its body can be: bytes, forms, JSON, files that can seek; not
+generators. If none comes in time, the 401 stands. The token takes the place of an `Authorization`
+header, and nothing is taken from netrc.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from requests import PreparedRequest, Response
@@ -18,10 +20,11 @@ from requests.auth import AuthBase
 from requests.cookies import extract_cookies_to_jar
 from requests.exceptions import UnrewindableBodyError
 from requests.utils import rewind_body
+from urllib3.exceptions import HTTPError
 
 from token_keeper._face import Face
 from token_keeper._share import WAIT_S, Share
-from token_keeper.adapters._guard import Guard, bearer, borne, refused
+from token_keeper.adapters._guard import MAX_REFUSAL, Guard, bearer, borne, refused
 
 
 class KeeperAuth(AuthBase):
@@ -85,14 +88,23 @@ class KeeperAuth(AuthBase):
 def _sent_again(
     share: Share, request: PreparedRequest, refusal: Response, options: dict[str, Any]
 ) -> Response:
-    _ = refusal.content  # So that the connection can be used again.
-    refusal.close()
+    _drain(refusal, is_streamed=bool(options.get("stream")))
     _take_cookies(request, refusal)
     response: Response = refusal.connection.send(request, **options)
     response.history.append(refusal)
     response.request = request
     _refused(share, response)
     return response
+
+
+def _drain(refusal: Response, *, is_streamed: bool) -> None:
+    """Read the refusal, so that its connection can be used again; who streams reads no more than a bit."""
+    if is_streamed:
+        with suppress(HTTPError):
+            refusal.raw.read(MAX_REFUSAL)
+    else:
+        _ = refusal.content
+    refusal.close()
 
 
 def _refused(share: Share, response: Response) -> bool:

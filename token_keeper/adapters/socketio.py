@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from typing import Any
 
 from socketio import AsyncClient, Client
 from socketio.exceptions import ConnectionError as NotConnected
 
-from token_keeper._errors import ConfigError, KeeperClosed, TokenUnavailable
+from token_keeper._errors import ConfigError, TokenUnavailable
 from token_keeper._face import Face
 from token_keeper._model import Secret, Verdict
-from token_keeper._share import WAIT_S, Share
-from token_keeper.adapters._guard import WORTH_ANOTHER, Guard
+from token_keeper._share import WAIT_S, WORTH_ANOTHER, Share
+from token_keeper.adapters._guard import Guard
 from token_keeper.adapters._origins import origin_of
 
 
@@ -84,14 +83,12 @@ class _Shown:
 
     def accepted(self) -> None:
         if self.share is not None and self._sent is not None:
-            with suppress(KeeperClosed):
-                self.share.accepted(self._sent.reveal())
+            self.share.accepted(self._sent.reveal())
 
     def refused(self, said: object) -> None:
         """Hear that the server refused to connect, and what it *said*. Once for each namespace."""
         if not self._is_denied and self._sent is not None and self._denies(said):
-            with suppress(KeeperClosed):
-                self._is_denied = self.denied(None, _text(said)) in WORTH_ANOTHER
+            self._is_denied = self.denied(None, _text(said)) in WORTH_ANOTHER
 
     def denied(self, code: int | str | None, reason: str | None) -> Verdict:
         if self.share is None or self._sent is None:

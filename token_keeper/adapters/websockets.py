@@ -13,6 +13,7 @@ who is told later that it is refused, such as by close code 4401, says so with `
 from __future__ import annotations
 
 import inspect
+import logging
 import types
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
@@ -45,6 +46,20 @@ class KeeperHeaders(Headers):
         return f"<KeeperHeaders {', '.join(self)}>"
 
     __str__ = __repr__
+
+
+class _Discreet(logging.LoggerAdapter[Any]):
+    """The log of a connection. At DEBUG websockets writes each header into it, and the frames' texts."""
+
+    def log(self, level: int, msg: object, *args: object, **options: Any) -> None:
+        if len(args) == 2 and str(args[0]).lower() == "authorization":
+            args = (args[0], "<token>")
+        super().log(level, msg, *args, **options)
+
+
+def _discreet(options: dict[str, Any]) -> dict[str, Any]:
+    logger = options.get("logger") or logging.getLogger("websockets.client")
+    return {**options, "logger": _Discreet(logger, {})}
 
 
 class connect(_connect):  # noqa: N801 - as websockets spells it
@@ -83,7 +98,7 @@ class connect(_connect):  # noqa: N801 - as websockets spells it
         self._sent: tuple[Share, Secret] | None = None
         self._goes_on = False
         self._process_other = process_exception
-        super().__init__(uri, process_exception=self._process, **options)
+        super().__init__(uri, process_exception=self._process, **_discreet(options))
 
     @property
     def additional_headers(self) -> Any:
@@ -161,6 +176,7 @@ def connect_sync(
     It is a context manager as well. Arguments and errors are those of `connect`.
     """
     _check(uri)
+    options = _discreet(options)
     guard = Guard(keeper, origins=origins, by=by, timeout=timeout)
     share = guard.of(uri)
     if share is None:

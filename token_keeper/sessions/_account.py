@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-from token_keeper._errors import KeeperClosed
 from token_keeper._face import Face
 from token_keeper._model import Secret, Verdict
 from token_keeper._share import Share
@@ -68,9 +67,9 @@ class Account:
         self, offer: Offer, code: int | str | None, reason: str | None
     ) -> tuple[Verdict, tuple[str, ...]]:
         """Report that *offer* was denied; return the verdict, and what is known of the reasons."""
-        try:
-            verdict = self._share.denied(offer.secret.reveal(), code=code, reason=reason)
-        except KeeperClosed:
+        verdict = self._share.denied(offer.secret.reveal(), code=code, reason=reason)
+        if verdict is Verdict.GAVE_UP and self._kept.gone is not None:
+            # The keeper's end is no failure of the session, which is about to be let go.
             return Verdict.SUPERSEDED, ()
         if verdict not in {Verdict.GAVE_UP, Verdict.FORBIDDEN}:
             return verdict, ()
@@ -80,10 +79,7 @@ class Account:
     def accepted(self, offer: Offer) -> None:
         """Report that *offer* was accepted, and that connecting works."""
         self.pace = self.pace.succeeded()
-        try:
-            self._share.accepted(offer.secret.reveal())
-        except KeeperClosed:
-            return
+        self._share.accepted(offer.secret.reveal())
 
     def ask(self, generation: int) -> None:
         """Ask for a token newer than that of *generation*, once for all sessions."""

@@ -20,14 +20,12 @@ def attach(  # noqa: PLR0913 - all but the first two are keywords
     keeper: Face,
     session: object,
     *,
-    made_with: Secret | str | None,
+    made_with: Secret | None,
     by: str,
     name: str | None,
     deadline: float,
 ) -> SessionHandle:
-    """See `Face.attach`. A *made_with* that is a plain string is the name of a wrong type."""
-    if isinstance(made_with, str):
-        raise ConfigError("token", f"must be the raw token, a string, but is of type {made_with}")
+    """See `Face.attach`."""
     check_reporter(by)
     if not isinstance(name, str | None) or (name is not None and not 0 < len(name) <= MAX_NAME):
         raise ConfigError("name", f"must be a string of 1 to {MAX_NAME} characters")

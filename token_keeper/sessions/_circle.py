@@ -110,6 +110,8 @@ class Circle:
             changes = self._kept.changes
             self._turns(everyone=changes != seen)
             seen = changes
+            # Waiting for what has happened already does not yield, and others want the loop, too.
+            await asyncio.sleep(0)
             await self._sleep()
 
     def _turns(self, *, everyone: bool) -> None:

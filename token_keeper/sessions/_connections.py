@@ -87,9 +87,12 @@ class Connections(Generic[ConnectionT]):
         """Say that the server refused the token of the current connection; the next gets another one.
 
         Never blocks. What it returns is the keeper's verdict.
+
+        Raises:
+            RuntimeError: If there was no connection yet.
         """
         if self._current is None:
-            raise ConfigError("denied", "there is no connection yet: call it in the loop")
+            raise RuntimeError("there is no connection yet whose token could be denied: call it in the loop")
         return self._share.denied(self._current.sent.reveal(), code=code, reason=reason)
 
     def __repr__(self) -> str:
@@ -105,7 +108,10 @@ class Connections(Generic[ConnectionT]):
                 try:
                     yield current.connection
                 finally:
-                    successor = await _outcome(swapping)
+                    try:
+                        successor = await _outcome(swapping)
+                    finally:
+                        current.leave()
                     await current.close()
                 if self._is_closed:
                     return
@@ -195,10 +201,20 @@ async def _outcome(opening: asyncio.Task[Opened[ConnectionT]] | None) -> Opened[
     if opening is None:
         return None
     opening.cancel()
-    await asyncio.wait({opening})
+    try:
+        await asyncio.wait({opening})
+    except asyncio.CancelledError:
+        opening.add_done_callback(_unwanted)
+        raise
     if opening.cancelled() or opening.exception() is not None:
         return None
     return opening.result()
+
+
+def _unwanted(opening: asyncio.Task[Opened[ConnectionT]]) -> None:
+    """Leave what *opening* made: whoever wanted it was cancelled again while it waited."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().leave()
 
 
 def _code_of(error: BaseException) -> int | None:

@@ -51,15 +51,20 @@ class Opened(Generic[ConnectionT]):
         if not ready.done():
             holder.result()
 
-    async def close(self) -> None:
-        """Close it, for at most `CLOSE_S` seconds. Whatever it raises, it is gone."""
+    def leave(self) -> None:
+        """Let it be closed, within `CLOSE_S` seconds. Whatever it raises, it is gone."""
         holder = self._holder
         assert holder is not None, "only what was opened is closed"  # noqa: S101 - our own invariant
         if not self._leave.is_set():
             self._leave.set()
             timer = asyncio.get_running_loop().call_later(CLOSE_S, holder.cancel)
             holder.add_done_callback(lambda _: timer.cancel())
-        await asyncio.wait({holder}, timeout=CLOSE_S + 1)
+
+    async def close(self) -> None:
+        """As `leave`, and wait for it."""
+        self.leave()
+        if self._holder is not None:
+            await asyncio.wait({self._holder}, timeout=CLOSE_S + 1)
 
     async def _hold(self, connect: Callable[[str], Any], ready: asyncio.Future[None]) -> None:
         made = connect(self.sent.reveal())
@@ -68,16 +73,26 @@ class Opened(Generic[ConnectionT]):
                 ready.set_result(None)
                 await self._leave.wait()
             return
-        self.connection = await made if inspect.isawaitable(made) else made
+        try:
+            self.connection = await made if inspect.isawaitable(made) else made
+        except asyncio.CancelledError:
+            # A task that ended in this very moment has made a connection that nobody else knows.
+            if isinstance(made, asyncio.Future) and made.done() and not made.cancelled():
+                await _close(made.result())
+            raise
         ready.set_result(None)
         try:
             await self._leave.wait()
         finally:
-            closers = (getattr(self.connection, name, None) for name in CLOSERS)
-            closer = next(filter(callable, closers), None)
-            result = closer() if closer is not None else None
-            if inspect.isawaitable(result):
-                await result
+            await _close(self.connection)
+
+
+async def _close(connection: object) -> None:
+    closers = (getattr(connection, name, None) for name in CLOSERS)
+    closer = next(filter(callable, closers), None)
+    result = closer() if closer is not None else None
+    if inspect.isawaitable(result):
+        await result
 
 
 def _retrieve(holder: asyncio.Task[None]) -> None:

@@ -38,12 +38,15 @@ from token_keeper.supervision import (
     SlowDown,
     Start,
     Tell,
+    Warned,
     next_wakeup,
     step,
 )
 
 SaidT = TypeVar("SaidT", int | str | None, str | None, str)
 
+MAX_HEARD = 64
+"""Of what an SDK said since the last turn, the latest that counts."""
 MAX_WORDS = 16
 """Unknown words that are logged once each."""
 MAX_SAID = 400
@@ -96,6 +99,7 @@ class SessionSupervisor:
         self._poke = poke
         self._first = made_with
         self._inbox: deque[Input] = deque([Start(account.offer_of(made_with))])
+        self._is_poked = False
         self._seen: Offer | None = None
         self._handed: deque[Secret] = deque([made_with] if made_with else [], maxlen=MAX_HANDED)
         self._call: asyncio.Task[None] | None = None
@@ -107,8 +111,11 @@ class SessionSupervisor:
 
     def post(self, what: Input) -> None:
         """Let *what* happen soon. After the end nothing does, and nothing is kept."""
-        if not self.is_done:
-            self._inbox.append(what)
+        if self.is_done:
+            return
+        self._inbox.append(what)
+        if not self._is_poked:
+            self._is_poked = True
             self._poke(self)
 
     def snapshot(self) -> SessionSnapshot:
@@ -143,14 +150,13 @@ class SessionSupervisor:
         return next_wakeup(self.state)
 
     def turn(self, what: Input) -> None:
-        """Let everything happen that was posted, and then *what*."""
-        waiting = self._inbox
-        while waiting:
-            self._step(waiting.popleft())
+        """Let everything happen that was posted before, and then *what*."""
+        self._is_poked = False
+        # No more than there is now: an SDK that never stops talking must not keep the loop for itself.
+        for posted in _heard([self._inbox.popleft() for _ in range(len(self._inbox))]):
+            self._step(posted)
         self._look_at_offer()
         self._step(what)
-        while waiting:
-            self._step(waiting.popleft())
 
     def end(self) -> set[asyncio.Task[None]]:
         """Cancel the calls under way, and return them."""
@@ -189,7 +195,7 @@ class SessionSupervisor:
             case Report(offer, code, reason):
                 verdict, diagnosis = self._account.denied(offer, code, reason)
                 # Before whatever else was posted: the verdict belongs to what was reported.
-                self._inbox.appendleft(Judged(offer.generation, verdict, diagnosis))
+                self._step(Judged(offer.generation, verdict, diagnosis))
             case ReportAccepted(offer):
                 self._account.accepted(offer)
             case SlowDown():
@@ -260,6 +266,12 @@ def _handing(method: Callable[[str], object], secret: Secret) -> Callable[[], ob
         return method(secret.reveal())
 
     async def handed_async() -> object:
-        return await method(secret.reveal())  # type: ignore[misc]
+        return await method(secret.reveal())  # type: ignore[misc]  # It is used for coroutine functions.
 
     return handed_async if inspect.iscoroutinefunction(method) else handed
+
+
+def _heard(posted: list[Input]) -> list[Input]:
+    """Return *posted* without the oldest sayings of an SDK, if those are more than anybody can heed."""
+    spared = len(posted) - MAX_HEARD
+    return [one for at, one in enumerate(posted) if at >= spared or not isinstance(one, Said | Warned)]
