@@ -235,6 +235,8 @@ class Deliveries:
         hooks = (*self._hooks, *self._leaving)
         for hook in hooks:
             hook.forget()
+        # Those that wait first: the end of another would give them its place.
+        for hook in sorted(hooks, key=lambda hook: hook.has_begun):
             hook.stop()
         await self._until_hooks_ended(asyncio.get_running_loop().time() + STOP_GRACE_S + REAP_S)
         for hook in hooks:

@@ -68,6 +68,11 @@ class Hook:
         """The run that is under way, or waits for a free place; None if nothing runs."""
         return None if self._run is None else self._run.future
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a run is under way, not only waiting for a free place."""
+        return self._run is not None and self._run.began_at != math.inf
+
     def hear(self, event: TokenEvent) -> None:
         """Run for *event* soon, if it is one of ours. The latest of a kind replaces earlier ones."""
         if event.kind in self.config.on:
