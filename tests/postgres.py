@@ -286,6 +286,8 @@ def in_a_loop() -> Iterator[Callable[[Awaitable[Any]], Any]]:
         asyncio.run_coroutine_threadsafe(_others_cancelled(), loop).result(20)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        # A thread may have started one just before the loop stopped.
+        loop.run_until_complete(_others_cancelled())
         loop.close()
 
 

@@ -55,8 +55,10 @@ def run(main):
     async def whole():
         async with asyncio.timeout(20):
             answer = await main
-            # The SDK closes its sockets in tasks of their own.
-            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True)
+            # The SDK closes its sockets in tasks of their own. A timer of its heartbeat may outlive them.
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others, timeout=2)
             return answer
 
     return asyncio.run(whole())
