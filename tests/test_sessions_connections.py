@@ -447,8 +447,11 @@ def test_the_end_of_the_keeper_ends_the_loop_with_the_connection():
         ({"connect": "ws://"}, "connect: must be a function"),
         ({"timeout": -1}, "timeout"),
         ({"by": 7}, "by: "),
+        ({"retry_on": 3}, "retry_on: must be a tuple of exception classes"),
+        ({"retry_on": OSError}, "retry_on: must be a tuple of exception classes"),
+        ({"retry_on": (OSError, "no")}, "retry_on: must be a tuple of exception classes"),
     ],
-    ids=["connect", "timeout", "by"],
+    ids=["connect", "timeout", "by", "retry_on number", "retry_on class", "retry_on member"],
 )
 def test_an_argument_that_cannot_work_is_named(options, said):
     with pytest.raises(ConfigError, match=said):

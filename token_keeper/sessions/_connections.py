@@ -48,6 +48,8 @@ class Connections(Generic[ConnectionT]):
             raise ConfigError(
                 "connect", f"must be a function of the token, but is a {type(connect).__name__}"
             )
+        if not isinstance(retry_on, tuple) or not all(map(_is_exception, retry_on)):
+            raise ConfigError("retry_on", "must be a tuple of exception classes, such as (MqttError,)")
         check_wait("timeout", timeout)
         self._share = Share(keeper, by)
         self._connect = connect
@@ -215,6 +217,10 @@ def _unwanted(opening: asyncio.Task[Opened[ConnectionT]]) -> None:
     """Leave what *opening* made: whoever wanted it was cancelled again while it waited."""
     if not opening.cancelled() and opening.exception() is None:
         opening.result().leave()
+
+
+def _is_exception(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseException)
 
 
 def _code_of(error: BaseException) -> int | None:
