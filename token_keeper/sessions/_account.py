@@ -59,8 +59,7 @@ class Account:
 
     def flaws(self, offer: Offer, first: Secret | None) -> tuple[str, ...]:
         """Return what speaks against handing *offer* to a session that began with *first*."""
-        current = self._kept.state.current
-        wall = self.wall() + (current.skew_s if current is not None else 0.0)
+        wall = self._issuer_wall()
         return flaws_of(offer.secret, first, profile=self._profile, expect=self._expect, wall=wall)
 
     def denied(
@@ -73,8 +72,12 @@ class Account:
             return Verdict.SUPERSEDED, ()
         if verdict not in {Verdict.GAVE_UP, Verdict.FORBIDDEN}:
             return verdict, ()
-        inspection = self._profile.inspect(offer.secret, now=self.wall(), expectations=self._expect)
+        inspection = self._profile.inspect(offer.secret, now=self._issuer_wall(), expectations=self._expect)
         return verdict, self._profile.diagnose(inspection, code, reason)
+
+    def _issuer_wall(self) -> float:
+        current = self._kept.state.current
+        return self.wall() + (current.skew_s if current is not None else 0.0)
 
     def accepted(self, offer: Offer) -> None:
         """Report that *offer* was accepted, and that connecting works."""
