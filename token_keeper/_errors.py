@@ -5,6 +5,7 @@ TokenKeeperError
 ├── KeeperClosed             start a keeper: this one is closed, not started, or of a parent process
 ├── ConfigError              fix the code or the file (also a ValueError)
 ├── InvalidToken             fix the token: it cannot work (also a ValueError)
+├── StoreError               fix the store: what it holds stays as it was
 └── FetchError               one fetch brought no token; the current one stays
     ├── TransientFetchError  wait: the keeper tries again by itself
     ├── RefusedError         fix the access: the backend will not issue a token
@@ -70,6 +71,23 @@ class InvalidToken(TokenKeeperError, ValueError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class StoreError(TokenKeeperError):
+    """A store cannot be read or written. What it held before, it holds still.
+
+    Args:
+        place: The file or directory.
+        problem: What is wrong with it, and what to do.
+    """
+
+    def __init__(self, place: str, problem: str) -> None:
+        super().__init__(place, problem)
+        self.place = place
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
 
 
 class FetchError(TokenKeeperError):

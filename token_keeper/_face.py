@@ -29,7 +29,7 @@ from token_keeper._waiting import check_wait
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.logs import keeper_logger
 from token_keeper.profiles import profile_named
-from token_keeper.sources import Source
+from token_keeper.sources import Retiring, Source
 
 if TYPE_CHECKING:
     from token_keeper.sessions import Session, SessionHandle
@@ -319,6 +319,8 @@ class Face:
             return
         try:
             async with asyncio.timeout(CLOSE_S):
+                if isinstance(self._source, Retiring):
+                    await self._source.retire()
                 await self._source.aclose()
         except Exception:  # noqa: BLE001 - whatever a source raises, the keeper is closed
             self._log.warning("sourceNotClosed", exc_info=True)

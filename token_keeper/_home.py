@@ -31,7 +31,9 @@ class Home:
         """Stop the scheduler and whatever it started. Only in the home's loop."""
         self._scheduler.remove(self._charge)
         self._task.cancel()
-        tasks = [task for task in (self._task, self._charge.flight, self._charge.call) if task is not None]
+        charge = self._charge
+        started = (self._task, charge.flight, charge.call, charge.watch)
+        tasks = [task for task in started if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=CANCEL_GRACE_S)

@@ -85,13 +85,15 @@ class Status(StrEnum):
 class Token:
     """A raw token that passed inspection, with what is known of it.
 
-    Times are Unix seconds by the issuer's clock; None is not known.
+    Times are Unix seconds by the issuer's clock; None is not known. *source* is
+    the name of the source in its chain that it came from, None without a chain.
     """
 
     secret: Secret
     expires_at: float | None = None
     issued_at: float | None = None
     not_before: float | None = None
+    source: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -117,6 +119,7 @@ class Issued:
         expires_in: Seconds from receipt, if that was said instead.
         default_lifetime_s: Assumed if nothing else says when it expires.
         server_time: The issuer's clock at receipt, if it is known to be current.
+        source: Which source of a chain it came from, by its name.
     """
 
     secret: Secret
@@ -124,6 +127,7 @@ class Issued:
     expires_in: float | None = None
     default_lifetime_s: float | None = None
     server_time: float | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +181,7 @@ class Snapshot:
         attempts_left: Fetches that still fit before the token expires, counted up
             to 100; None without an expiry.
         denied_by: The reporters from which the token is withheld, sorted.
+        source: Which source of a chain the token came from; None without a chain.
     """
 
     status: Status
@@ -194,3 +199,4 @@ class Snapshot:
     usable_for: float
     attempts_left: int | None
     denied_by: tuple[str, ...]
+    source: str | None = None

@@ -103,7 +103,7 @@ def receive(
             retry_within=received.not_before - now if only_early and received.not_before else None,
         )
     return Received(
-        token=_token(issued.secret, received),
+        token=replace(_token(issued.secret, received), source=issued.source),
         skew_s=skew_s,
         findings=received.findings,
         remaining_s=None if received.expires_at is None else received.expires_at - now,

@@ -22,6 +22,7 @@ from token_keeper._inputs import (
     Announce,
     CancelFetch,
     ClockJumped,
+    CredentialsChanged,
     Effect,
     Failure,
     Fetched,
@@ -34,7 +35,7 @@ from token_keeper._model import Issued, Secret
 from token_keeper._schedule import has_jumped
 from token_keeper._slots import Slots
 from token_keeper._state import NEVER
-from token_keeper.sources import Source
+from token_keeper.sources import Source, Watched
 from token_keeper.sources._source import as_cause, without_traces
 
 TICK_S = 5.0
@@ -66,6 +67,7 @@ class Charge:
     poked: bool = False
     flight: asyncio.Task[None] | None = None
     call: asyncio.Task[Issued] | None = None
+    watch: asyncio.Task[None] | None = None
 
 
 class Scheduler:
@@ -99,7 +101,30 @@ class Scheduler:
         """Take a token in charge. Only in the scheduler's loop."""
         self._charges[charge.kept] = charge
         charge.kept.driven_by(self)
+        self.watch(charge)
         self._look(charge)
+
+    def watch(self, charge: Charge) -> None:
+        """Fetch whenever the source of *charge* says that it has another token."""
+        if charge.watch is not None:
+            charge.watch.cancel()
+            charge.watch = None
+        if isinstance(charge.source, Watched):
+            charge.watch = self._loop.create_task(
+                self._watch(charge, charge.source), name=f"token_keeper watch {charge.kept.name}"
+            )
+
+    async def _watch(self, charge: Charge, source: Watched) -> None:
+        while True:
+            try:
+                async for _ in source.changes():
+                    charge.kept.post(CredentialsChanged())
+            except KeeperClosed:
+                return
+            except Exception:  # noqa: BLE001 - whatever it is, the fetches go on, and so does the watch
+                self.failures += 1
+                self._log.error("watchFailed", name=charge.kept.name, exc_info=True)
+            await asyncio.sleep(TICK_S)
 
     def remove(self, charge: Charge) -> None:
         """Let go of a token. Only in the scheduler's loop."""
@@ -107,6 +132,8 @@ class Scheduler:
         self._charges.pop(charge.kept, None)
         charge.kept.driven_by(None)
         charge.wakes = NEVER
+        if charge.watch is not None:
+            charge.watch.cancel()
 
     def poked(self, kept: KeptToken) -> None:
         """Look at *kept* soon. May be called from any thread."""
@@ -124,8 +151,10 @@ class Scheduler:
                 self._tick_due()
                 await self._sleep()
         finally:
-            for kept in list(self._charges):
+            for kept, charge in list(self._charges.items()):
                 kept.close(LOOP_ENDED)
+                if charge.watch is not None:
+                    charge.watch.cancel()
 
     async def _sleep(self) -> None:
         now = self._clock.boot()

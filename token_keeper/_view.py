@@ -39,6 +39,7 @@ def snapshot_of(state: State, now: Moment, policy: RefreshPolicy) -> Snapshot:
         usable_for=usable.remaining_s(now.boot) if usable else 0.0,
         attempts_left=attempts_left(state, now.boot, policy),
         denied_by=tuple(sorted(current.withheld)) if current else (),
+        source=current.token.source if current else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from token_keeper._policy import RefreshPolicy
 from token_keeper._scheduler import CANCEL_GRACE_S, Charge, Scheduler
 from token_keeper.inspection import Expectations, Profile
 from token_keeper.sidecar.config._model import TokenConfig
-from token_keeper.sources import Source
+from token_keeper.sources import Retiring, Source, Watched
 
 OUTCOMES = ("issued", "unchanged", "invalid", "transient", "refused", "cancelled")
 """How a fetch can end."""
@@ -76,7 +77,7 @@ class ServedToken(Face):
     def __init__(self, parts: TokenParts, *, clock: Clock, logger: Any = None) -> None:
         self.tally = Tally()
         super().__init__(
-            _Timed(parts.source, self.tally),
+            _timed(parts.source, self.tally),
             policy=parts.policy,
             profile=parts.profile,
             expect=parts.expect,
@@ -116,8 +117,10 @@ class ServedToken(Face):
 
         Returns whether the current token still serves: it is withdrawn if it does not pass the new rules.
         """
-        former, self._source = self._source, _Timed(parts.source, self.tally)
+        former, self._source = self._source, _timed(parts.source, self.tally)
         self._charged.source = self._source
+        if self._scheduler is not None:
+            self._scheduler.watch(self._charged)
         self.config = parts.config
         self._profile, self._expect = parts.profile, parts.expect
         self._kept.policy = parts.policy
@@ -136,7 +139,8 @@ class ServedToken(Face):
         if scheduler is None:
             return
         scheduler.remove(self._charged)
-        tasks = {task for task in (self._charged.flight, self._charged.call) if task is not None}
+        charged = self._charged
+        tasks = {task for task in (charged.flight, charged.call, charged.watch) if task is not None}
         for task in tasks:
             task.cancel()
         if tasks:
@@ -202,5 +206,23 @@ class _Timed:
         finally:
             self._tally.fetch_s += time.monotonic() - began
 
+    async def retire(self) -> None:
+        if isinstance(self._source, Retiring):
+            await self._source.retire()
+
     async def aclose(self) -> None:
         await self._source.aclose()
+
+
+class _TimedWatched(_Timed):
+    """The same for one that notices by itself when it has another token."""
+
+    __slots__ = ()
+
+    def changes(self) -> AsyncIterator[None]:
+        assert isinstance(self._source, Watched)  # noqa: S101 - `_timed` looked
+        return self._source.changes()
+
+
+def _timed(source: Source, tally: Tally) -> _Timed:
+    return (_TimedWatched if isinstance(source, Watched) else _Timed)(source, tally)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Iterator
-from typing import Final, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from token_keeper._errors import ConfigError, FetchError
 from token_keeper._model import Issued
@@ -47,6 +47,24 @@ class Source(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections. A later fetch opens them again."""
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A source that notices by itself when it has another token."""
+
+    def changes(self) -> AsyncIterator[None]:
+        """Yield whenever a fetch would bring another token, or its failure may be over. Never ends."""
+        ...
+
+
+@runtime_checkable
+class Retiring(Protocol):
+    """A source with something to do when nobody needs its tokens any more."""
+
+    async def retire(self) -> None:
+        """Give the tokens back, as far as that was asked for. Raises nothing."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Tokens from an OAuth 2.0 token endpoint."""
