@@ -12,7 +12,7 @@ LAYERS = {
     0: {"_errors", "_finding", "_model", "_policy", "_secret"},
     1: {"_extract", "_lifetime", "_receive", "_redact", "_schedule", "_shape", "inspection", "profiles"},
     2: {"_failing", "_inputs", "_machine", "_recovery", "_state", "_view", "supervision"},
-    3: {"_clock", "_fork", "_listeners", "logs", "sinks", "sources", "store", "twilsock"},
+    3: {"_clock", "_fork", "_listeners", "_threads", "logs", "sinks", "sources", "store", "twilsock"},
     4: {
         "_blocking",
         "_face",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PERMANENT_REASONS = frozenset({"invalid_grant", "invalid_client", "unauthorized_client", "access_denied"})
 """The `error` codes that asking again does not change (RFC 6749 sections 4.1.2.1 and 5.2)."""
+LOGIN_REQUIRED = "login_required"
+"""Why a source refuses that needs a person first (a device login, RFC 8628)."""
 
 
 class TokenKeeperError(Exception):
@@ -131,13 +133,18 @@ class RefusedError(FetchError):
 
     Args:
         reason: The RFC 6749 error code, such as ``invalid_grant``, or
-            ``http_401`` or ``http_403`` if the backend gave none.
+            ``http_401`` or ``http_403`` if the backend gave none; ``login_required``
+            if somebody has to log in first.
         retry_after: Seconds that the backend asked to wait, if it did.
+        message: What happened and what to do, if more is known than the reason.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self, reason: str, *, retry_after: float | None = None, message: str | None = None
+    ) -> None:
         super().__init__(
-            f"the backend refused to issue a token ({reason}); the keeper will probe slowly. "
+            message
+            or f"the backend refused to issue a token ({reason}); the keeper will probe slowly. "
             "Check the credentials, then call refresh()",
             retry_after=retry_after,
         )
@@ -150,7 +157,7 @@ class RefusedError(FetchError):
     @property
     def is_certain(self) -> bool:
         """Whether one such answer is enough to call it permanent."""
-        return self.reason in PERMANENT_REASONS
+        return self.reason in PERMANENT_REASONS or self.reason == LOGIN_REQUIRED
 
 
 class ResponseError(FetchError):

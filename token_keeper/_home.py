@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from token_keeper._clock import Clock
 from token_keeper._scheduler import CANCEL_GRACE_S, Charge, Scheduler
+from token_keeper._threads import DaemonThreads
 
 ResultT = TypeVar("ResultT")
 
@@ -100,34 +100,3 @@ class LoopThread:
         if left:
             self._loop.run_until_complete(asyncio.wait(left, timeout=CANCEL_GRACE_S))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-
-
-class DaemonThreads(ThreadPoolExecutor):
-    """A fresh daemon thread for each job, such as a look-up of a host name.
-
-    The interpreter waits at its end for the threads of a pool, so that a name
-    server that hangs would hold it up.
-
-    Args:
-        name: Of each thread.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__(max_workers=1)
-        self._name = name
-
-    def submit(self, fn: Callable[..., ResultT], /, *args: Any, **kwargs: Any) -> Future[ResultT]:
-        future: Future[ResultT] = Future()
-
-        def work() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - the caller gets it, as from any executor
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        threading.Thread(target=work, name=self._name, daemon=True).start()
-        return future

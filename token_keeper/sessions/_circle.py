@@ -6,11 +6,11 @@ import asyncio
 from itertools import count
 
 from token_keeper._face import Face
-from token_keeper._home import DaemonThreads
 from token_keeper._kept import call_in
 from token_keeper._listeners import Listeners
 from token_keeper._model import Secret
 from token_keeper._scheduler import TICK_S
+from token_keeper._threads import DaemonThreads
 from token_keeper.sessions._account import Account
 from token_keeper.sessions._calling import Caller
 from token_keeper.sessions._supervisor import SessionSupervisor

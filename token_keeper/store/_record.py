@@ -33,9 +33,11 @@ class Record:
         access_token: The last one that was issued, or None.
         received_at: When that came.
         expires_at: When it expires, as far as that is known.
+        skew_s: By how much the issuer's clock was ahead of ours then.
         rotations: How often the refresh token was replaced.
         seeds: Digests of the configured refresh tokens that led here, the latest last.
         mark: The refresh token was sent, and its answer was not recorded yet.
+        superseded: The refresh token before a newly configured one, until that has worked.
     """
 
     owner: str
@@ -43,6 +45,8 @@ class Record:
     access_token: Secret | None = None
     received_at: float | None = None
     expires_at: float | None = None
+    skew_s: float = 0.0
     rotations: int = 0
     seeds: tuple[str, ...] = ()
     mark: Mark | None = None
+    superseded: Secret | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from token_keeper._errors import FetchError
@@ -51,3 +51,35 @@ class NotGranted:
 
 
 Outcome = Granted | NotGranted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCode:
+    """What a person needs to approve a device login (RFC 8628 section 3.2).
+
+    Args:
+        user_code: To be typed in at *verification_uri*.
+        verification_uri: Where to go.
+        verification_uri_complete: The same with the code in it, if the server gave one.
+        expires_in: Seconds until the code is of no use any more.
+        interval: Seconds between two questions whether it was approved.
+    """
+
+    user_code: str = field(repr=False)
+    verification_uri: str
+    verification_uri_complete: str | None = field(default=None, repr=False)
+    expires_in: float
+    interval: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceAuthorization:
+    """What the device authorization endpoint answered.
+
+    Args:
+        code: What is shown.
+        device_code: What is not.
+    """
+
+    code: DeviceCode
+    device_code: Secret

@@ -1,0 +1,222 @@
+"""A grant in a store: its fetches take turns with other processes, and survive them.
+
+It decides in which order things are read, written and sent. What may be sent
+again is decided in `_rotation`, how it travels in `_endpoint`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Protocol
+
+from token_keeper._errors import FetchError, StoreError, TransientFetchError
+from token_keeper._model import Issued
+from token_keeper._threads import in_thread
+from token_keeper.sources._source import cleanly, without_traces
+from token_keeper.sources.oauth2 import _rotation as rotation
+from token_keeper.sources.oauth2._outcomes import Granted
+from token_keeper.store import Lease, Record, Slot
+
+LOCK_WAIT_S: Final = 20.0
+"""Longest wait for another process that renews the same grant."""
+FLIGHT_S: Final = 30.0
+"""Longest renewal, without the wait for others."""
+END_S: Final = 1.5
+"""How long an exchange may go on when its source is closed."""
+_FIRST_POLL_S: Final = 0.02
+_LONGEST_POLL_S: Final = 0.25
+_REMEMBERED: Final = 64
+
+
+class Renewal(Protocol):
+    """How an access token is got when the stored one does not serve."""
+
+    is_sending: bool
+    """Whether what was sent may be lost if it is cancelled now."""
+
+    async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:
+        """Return a new access token, when the store has what came with it; or why there is none.
+
+        Raises:
+            FetchError: If there is none.
+            StoreError: If the store does not let it.
+        """
+        ...
+
+    def is_refused(self) -> bool:
+        """Whether the last renewal failed for good, so that only another record helps."""
+        ...
+
+
+class Lineage:
+    """A grant that is kept in a store, from its login to its end.
+
+    Args:
+        slot: Where it is kept.
+        owner: To whom its tokens may be shown.
+        renewal: How it is renewed.
+        wall: Unix time.
+    """
+
+    def __init__(
+        self, *, slot: Slot, owner: str, renewal: Renewal, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._slot = slot
+        self._owner = owner
+        self._renewal = renewal
+        self._wall = wall
+        self._handed: deque[str] = deque(maxlen=_REMEMBERED)
+        self._flight: asyncio.Task[Issued | FetchError] | None = None
+
+    async def fetch(self, *, tries: int) -> Issued:
+        """Return an access token: another process's, or a new one that the store has by then.
+
+        A caller that is cancelled does not cancel the exchange: its answer could be lost.
+
+        Raises:
+            FetchError: If there is none.
+        """
+        loop = asyncio.get_running_loop()
+        flight = self._flight
+        if flight is None or flight.done() or flight.get_loop() is not loop:
+            flight = self._flight = loop.create_task(self._outcome(tries), name="token_keeper renewal")
+        issued = await cleanly(asyncio.shield(flight))
+        self._handed.append(rotation.digest(issued.secret))
+        return issued
+
+    async def read(self) -> Record | None:
+        """Return what the store remembers of this grant.
+
+        Raises:
+            StoreError: If it cannot be read, or is another grant's.
+        """
+        return self._ours(await in_thread(self._slot.read))
+
+    async def check(self) -> None:
+        """Make sure that a new grant could be stored. Nothing is changed.
+
+        Raises:
+            StoreError: If it could not.
+            TransientFetchError: If another process has the store for too long.
+        """
+        async with self._turn() as lease:
+            self._ours(await in_thread(lease.read))
+            await in_thread(lease.reserve)
+
+    async def begin(self, granted: Granted) -> None:
+        """Store a new grant, in the place of the former one if there is one.
+
+        Raises:
+            StoreError: If it cannot be stored; the former one stays.
+            TransientFetchError: If another process has the store for too long.
+        """
+        async with self._turn() as lease:
+            former = self._ours(await in_thread(lease.read))
+            record = Record(
+                owner=self._owner,
+                refresh_token=granted.refresh_token,
+                seeds=former.seeds if former is not None else (),
+            )
+            await in_thread(lease.write, rotation.with_token(record, granted.issued, self._wall()))
+
+    async def forget(self) -> None:
+        """Remove the grant from the store: it was revoked.
+
+        Raises:
+            StoreError: If it cannot be removed.
+            TransientFetchError: If another process has the store for too long.
+        """
+        async with self._turn() as lease:
+            if self._ours(await in_thread(lease.read)) is not None:
+                await in_thread(lease.remove)
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield when somebody else wrote the record while nothing that we know is of use."""
+        from token_keeper.sources._watch import changes  # noqa: PLC0415 - Only who waits for a login.
+
+        if self._slot.path is None:
+            await asyncio.Event().wait()
+            return
+        async for _ in changes(self._slot.path):
+            if self._renewal.is_refused():
+                yield
+
+    async def aclose(self) -> None:
+        """End a renewal: at once if nothing was sent, else after its answer, but within 1.5 s."""
+        flight, self._flight = self._flight, None
+        if flight is None or flight.done() or flight.get_loop() is not asyncio.get_running_loop():
+            return
+        if self._renewal.is_sending:
+            await asyncio.wait({flight}, timeout=END_S)
+        flight.cancel()
+        await asyncio.wait({flight}, timeout=END_S)
+
+    async def _outcome(self, tries: int) -> Issued | FetchError:
+        try:
+            async with self._turn() as lease, asyncio.timeout(FLIGHT_S):
+                return await self._renewed(lease, tries)
+        except FetchError as error:
+            return without_traces(error)
+        except StoreError as error:
+            return TransientFetchError(f"{error}. A valid token stays")
+        except TimeoutError:
+            return TransientFetchError(
+                f"the renewal was not complete within {FLIGHT_S:g} s; a valid token stays. "
+                "Check the backend, and the disk of the store",
+                timed_out=True,
+            )
+
+    async def _renewed(self, lease: Lease, tries: int) -> Issued | FetchError:
+        stored = self._ours(await in_thread(lease.read))
+        now = self._wall()
+        if stored is not None and rotation.is_worth_adopting(stored, self._handed, now):
+            return rotation.adopted(stored, now)
+        try:
+            outcome = await self._renewal.renewed(lease, stored, tries)
+        except FetchError as error:
+            outcome = without_traces(error)
+        if isinstance(outcome, Issued):
+            return outcome
+        now = self._wall()
+        if stored is not None and rotation.is_last_hope(stored, self._handed, now):
+            # A start in an outage: what a former run left is better than nothing.
+            return rotation.adopted(stored, now)
+        return outcome
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[Lease]:
+        """Wait for the right to change the record, and have it inside the block."""
+        lease = await self._lease()
+        try:
+            yield lease
+        finally:
+            await in_thread(lease.release)
+
+    async def _lease(self) -> Lease:
+        pause, left = _FIRST_POLL_S, LOCK_WAIT_S
+        while (lease := await in_thread(self._slot.try_lease)) is None:
+            if left <= 0:
+                holder = await in_thread(self._slot.holder) or "another process"
+                raise TransientFetchError(
+                    f"{self._slot.place} has been in use by {holder} for over {LOCK_WAIT_S:g} s; "
+                    "a valid token stays. If that process hangs, end it: its lock goes with it"
+                )
+            # Drawn, so that many who wait do not come all at once.
+            pause = min(pause * 2, _LONGEST_POLL_S) * random.uniform(0.75, 1)  # noqa: S311 - no secret
+            await asyncio.sleep(pause)
+            left -= pause
+        return lease
+
+    def _ours(self, record: Record | None) -> Record | None:
+        if record is not None and record.owner != self._owner:
+            raise StoreError(
+                self._slot.place,
+                f"holds a grant of {record.owner}, but this source asks {self._owner}. Nothing was sent or "
+                "changed: correct the source, or move the file away",
+            )
+        return record

@@ -1,0 +1,208 @@
+"""How an access token is got with a refresh token that the server may replace each time.
+
+The refresh token is never lost by us: what is sent is marked on the disk before, what
+comes back is on the disk before its access token is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from token_keeper._errors import LOGIN_REQUIRED, FetchError, RefusedError, StoreError, TransientFetchError
+from token_keeper._model import Issued, Secret
+from token_keeper._threads import in_thread
+from token_keeper.sources.oauth2 import _rotation as rotation
+from token_keeper.sources.oauth2._fresh import PAUSE_S, Exchange, Fields, may_pass_at_once
+from token_keeper.sources.oauth2._outcomes import Delivery, Granted, NotGranted
+from token_keeper.sources.oauth2._rotation import Hold, ReplayRule, Sending
+from token_keeper.store import Lease, Record
+
+
+class RotatingGrant:
+    """Asks with a refresh token that may be replaced each time.
+
+    Args:
+        endpoint: Whom to ask.
+        owner: To whom the tokens may be shown.
+        seed: Returns the configured refresh token, if there is one.
+        extra: Returns what to send beside the refresh token.
+        rule: What the server forgives.
+        needs: What to do if there is no refresh token.
+        log: Where to say that a token is sent again.
+        wall: Unix time.
+    """
+
+    def __init__(  # noqa: PLR0913 - What it needs, each once.
+        self,
+        endpoint: Exchange,
+        *,
+        owner: str,
+        seed: Callable[[], Awaitable[Secret | None]],
+        extra: Callable[[], Awaitable[Fields]],
+        rule: ReplayRule,
+        needs: str,
+        log: Any,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.is_sending = False
+        self._endpoint = endpoint
+        self._owner = owner
+        self._seed = seed
+        self._extra = extra
+        self._rule = rule
+        self._needs = needs
+        self._log = log
+        self._wall = wall
+        self._is_refused = False
+        self._unwritten: tuple[Record, Record] | None = None
+
+    async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:
+        """As `Renewal`."""
+        if (belated := await self._write_belated(lease, stored)) is not None:
+            stored = belated
+            if belated.access_token is not None:
+                return rotation.adopted(belated, self._wall())
+        record = rotation.working_record(stored, await self._seed(), self._owner)
+        if record is None or record.refresh_token is None:
+            self._is_refused = True
+            return RefusedError(LOGIN_REQUIRED, message=f"there is no refresh token; {self._needs}")
+        outcome = await self._tried(lease, record, tries)
+        self._is_refused = isinstance(outcome, RefusedError)
+        return outcome
+
+    def is_refused(self) -> bool:
+        """As `Renewal`."""
+        return self._is_refused
+
+    async def _tried(self, lease: Lease, record: Record, tries: int) -> Issued | FetchError:
+        extra, attempt = await self._extra(), 1
+        while True:
+            outcome, record = await self._one_try(lease, record, extra)
+            if isinstance(outcome, RefusedError) and outcome.reason == "invalid_grant":
+                other = await self._another(lease, record)
+                if other is not None:
+                    outcome, record = await self._one_try(lease, other, extra)
+            if attempt >= tries or not may_pass_at_once(outcome):
+                return outcome
+            await asyncio.sleep(PAUSE_S * attempt)
+            attempt += 1
+
+    async def _one_try(
+        self, lease: Lease, record: Record, extra: Fields
+    ) -> tuple[Issued | FetchError, Record]:
+        """Send the refresh token of *record*, if it may be. Returns what came, and how the record is then."""
+        refresh_token, now = record.refresh_token, self._wall()
+        assert refresh_token is not None, "whoever sends has looked"  # noqa: S101 - our own invariant
+        why = rotation.permission(record, self._rule, now)
+        if isinstance(why, Hold):
+            return _held(record, why, now), record
+        if why is not Sending.FIRST and record.mark is not None:
+            self._log.warning(
+                "refreshTokenSentAgain", why=why.value, lost_s=round(now - record.mark.sent_at, 1)
+            )
+        sent = rotation.marked(record, why, now=now, by=_ourselves())
+        # The mark is on the disk, and room for the answer, before the first byte leaves.
+        await in_thread(_prepare, lease, sent)
+        self.is_sending = True
+        try:
+            fields = {**extra, "grant_type": "refresh_token", "refresh_token": refresh_token}
+            outcome = await self._endpoint.exchange(fields)
+            if isinstance(outcome, Granted):
+                return await self._published(lease, sent, outcome), sent
+            if outcome.delivery is Delivery.LOST:
+                return _lost(outcome), sent
+        finally:
+            self.is_sending = False
+        await in_thread(lease.write, record)
+        return _refused(outcome, why), record
+
+    async def _published(self, lease: Lease, sent: Record, granted: Granted) -> Issued | FetchError:
+        """Return the access token once the store has what came with it."""
+        after = rotation.with_token(
+            rotation.renewed(sent, granted.refresh_token), granted.issued, self._wall()
+        )
+        self._unwritten = (sent, after)
+        try:
+            await in_thread(lease.write, after)
+        except StoreError as error:
+            return TransientFetchError(
+                f"{error}. The server has replaced the refresh token: the new one is in memory only, and "
+                "is written at the next try; until then the new access token is not used. "
+                "Do not end this process"
+            )
+        self._unwritten = None
+        return granted.issued
+
+    async def _write_belated(self, lease: Lease, stored: Record | None) -> Record | None:
+        """Write what could not be written before. Returns it; None if there is nothing to be written."""
+        if self._unwritten is None:
+            return None
+        sent, after = self._unwritten
+        # If the store has gone on without us, what it has is newer.
+        is_ours = stored == sent
+        if is_ours:
+            await in_thread(lease.write, after)
+        self._unwritten = None
+        return after if is_ours else None
+
+    async def _another(self, lease: Lease, refused: Record) -> Record | None:
+        """Return a record with another refresh token than that of *refused*, if there is one by now."""
+        stored = await in_thread(lease.read)
+        if stored is not None and stored.owner != self._owner:
+            stored = None
+        other = rotation.working_record(stored, await self._seed(), self._owner)
+        if other is not None and other.refresh_token not in {None, refused.refresh_token}:
+            return other
+        if (former := rotation.without_seed(refused)) is not None:
+            self._log.warning(
+                "refreshTokenRefused", advice="the configured one is not used; the stored one is"
+            )
+        return former
+
+
+def _prepare(lease: Lease, record: Record) -> None:
+    lease.write(record)
+    lease.reserve()
+
+
+def _ourselves() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _held(record: Record, why: Hold, now: float) -> TransientFetchError:
+    lost = now - record.mark.sent_at if record.mark is not None else 0.0
+    return TransientFetchError(
+        f"the answer to the refresh {lost:.0f} s ago was lost, and the server may take the refresh token for "
+        "stolen if it sees it again; the valid token stays. It is sent once more shortly before that "
+        "expires. To be sure of the next one, log in again now",
+        retry_within=why.until - now,
+    )
+
+
+def _lost(outcome: NotGranted) -> FetchError:
+    error = outcome.error
+    if isinstance(error, TransientFetchError):
+        return error
+    # Whatever it was, it was no refusal: the server may have replaced the refresh token.
+    return TransientFetchError(
+        f"{error}. Whether the server has replaced the refresh token is not known",
+        retry_after=error.retry_after,
+    )
+
+
+def _refused(outcome: NotGranted, why: Sending) -> FetchError:
+    error = outcome.error
+    if not isinstance(error, RefusedError) or error.reason != "invalid_grant":
+        return error
+    cause = "" if why is Sending.FIRST else " The answer to an earlier refresh had been lost."
+    return RefusedError(
+        error.reason,
+        retry_after=error.retry_after,
+        message="the server refused the refresh token (invalid_grant): it expired, was revoked, or was used "
+        f"elsewhere.{cause} A valid token stays until it expires. Log in again",
+    )
