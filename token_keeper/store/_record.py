@@ -31,6 +31,7 @@ class Record:
             endpoint, and the client. They are never sent anywhere else.
         refresh_token: The one to send next, or None if the grant has none.
         access_token: The last one that was issued, or None.
+        asked: Digest of what it was asked for: scope, audience and the like.
         received_at: When that came.
         expires_at: When it expires, as far as that is known.
         skew_s: By how much the issuer's clock was ahead of ours then.
@@ -43,6 +44,7 @@ class Record:
     owner: str
     refresh_token: Secret | None = None
     access_token: Secret | None = None
+    asked: str = ""
     received_at: float | None = None
     expires_at: float | None = None
     skew_s: float = 0.0

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-from token_keeper._errors import FetchError, StoreError, TransientFetchError
+from token_keeper._errors import FetchError, StoreError
 from token_keeper._model import Issued, Secret
 from token_keeper._threads import in_thread
+from token_keeper.sources._tries import retrying
 from token_keeper.sources.oauth2 import _rotation as rotation
-from token_keeper.sources.oauth2._outcomes import Granted, NotGranted, Outcome
+from token_keeper.sources.oauth2._outcomes import Granted, Outcome
+from token_keeper.sources.oauth2._rotation import Terms
 from token_keeper.store import Lease, Record
 
 Fields = Mapping[str, Secret | str | Sequence[str]]
 """Of a form."""
-
-PAUSE_S: Final = 0.5
-"""Between two tries within one fetch."""
 
 
 class Exchange(Protocol):
@@ -34,61 +32,54 @@ class FreshGrant:
 
     Args:
         endpoint: Whom to ask.
-        owner: To whom the tokens may be shown.
+        terms: To whom the tokens may be shown, and what they are for.
         fields: Returns the form fields to send.
         log: Where to say that a token could not be kept.
         wall: Unix time.
     """
 
     is_sending = False
+    is_behind = False
 
     def __init__(
         self,
         endpoint: Exchange,
         *,
-        owner: str,
+        terms: Terms,
         fields: Callable[[], Awaitable[Fields]],
         log: Any,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._endpoint = endpoint
-        self._owner = owner
+        self._terms = terms
         self._fields = fields
         self._log = log
         self._wall = wall
 
     async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:  # noqa: ARG002 - what is stored does not help
         """As `Renewal`. A token that cannot be kept is handed out all the same: it can be had again."""
-        outcome = await asked_again(self._endpoint, await self._fields(), tries)
-        if isinstance(outcome, NotGranted):
-            return outcome.error
+        outcome: Issued | FetchError = await retrying(tries)(self._asked, await self._fields())
+        if isinstance(outcome, FetchError):
+            return outcome
         try:
-            record = rotation.with_token(Record(owner=self._owner), outcome.issued, self._wall())
+            record = rotation.with_token(Record(owner=self._terms.owner), outcome, self._terms, self._wall())
             await in_thread(lease.write, record)
         except StoreError as error:
             self._log.warning("tokenNotKept", error=str(error))
-        return outcome.issued
+        return outcome
+
+    async def catch_up(self, lease: Lease, stored: Record | None) -> Record | None:  # noqa: ARG002 - nothing waits
+        """As `Renewal`."""
+        return stored
+
+    async def is_current(self, stored: Record) -> bool:
+        """As `Renewal`."""
+        return stored.asked == self._terms.asked
 
     def is_refused(self) -> bool:
         """As `Renewal`: only asking again helps."""
         return False
 
-
-async def asked_again(endpoint: Exchange, fields: Fields, tries: int) -> Outcome:
-    """Send *fields* up to *tries* times: again only after what may pass at once."""
-    attempt = 1
-    while True:
-        outcome = await endpoint.exchange(fields)
-        if isinstance(outcome, Granted) or attempt >= tries or not may_pass_at_once(outcome.error):
-            return outcome
-        await asyncio.sleep(PAUSE_S * attempt)
-        attempt += 1
-
-
-def may_pass_at_once(outcome: object) -> bool:
-    """Whether another try within the same fetch is worthwhile."""
-    return (
-        isinstance(outcome, TransientFetchError)
-        and outcome.retry_after is None
-        and outcome.retry_within is None
-    )
+    async def _asked(self, fields: Fields) -> Issued | FetchError:
+        outcome = await self._endpoint.exchange(fields)
+        return outcome.issued if isinstance(outcome, Granted) else outcome.error

@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
 from token_keeper._errors import FetchError, StoreError, TransientFetchError
@@ -20,6 +20,7 @@ from token_keeper._threads import in_thread
 from token_keeper.sources._source import cleanly, without_traces
 from token_keeper.sources.oauth2 import _rotation as rotation
 from token_keeper.sources.oauth2._outcomes import Granted
+from token_keeper.sources.oauth2._rotation import Terms
 from token_keeper.store import Lease, Record, Slot
 
 LOCK_WAIT_S: Final = 20.0
@@ -39,12 +40,33 @@ class Renewal(Protocol):
     is_sending: bool
     """Whether what was sent may be lost if it is cancelled now."""
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something could not be written yet."""
+        ...
+
     async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:
         """Return a new access token, when the store has what came with it; or why there is none.
 
         Raises:
             FetchError: If there is none.
             StoreError: If the store does not let it.
+        """
+        ...
+
+    async def catch_up(self, lease: Lease, stored: Record | None) -> Record | None:
+        """Write what could not be written before, and return what is *stored* then.
+
+        Raises:
+            StoreError: If it still cannot be written.
+        """
+        ...
+
+    async def is_current(self, stored: Record) -> bool:
+        """Whether the access token of *stored* is what would be asked for now.
+
+        Raises:
+            FetchError: If that cannot be told.
         """
         ...
 
@@ -58,16 +80,16 @@ class Lineage:
 
     Args:
         slot: Where it is kept.
-        owner: To whom its tokens may be shown.
+        terms: To whom its tokens may be shown, and what they are for.
         renewal: How it is renewed.
         wall: Unix time.
     """
 
     def __init__(
-        self, *, slot: Slot, owner: str, renewal: Renewal, wall: Callable[[], float] = time.time
+        self, *, slot: Slot, terms: Terms, renewal: Renewal, wall: Callable[[], float] = time.time
     ) -> None:
         self._slot = slot
-        self._owner = owner
+        self._terms = terms
         self._renewal = renewal
         self._wall = wall
         self._handed: deque[str] = deque(maxlen=_REMEMBERED)
@@ -118,11 +140,13 @@ class Lineage:
         async with self._turn() as lease:
             former = self._ours(await in_thread(lease.read))
             record = Record(
-                owner=self._owner,
+                owner=self._terms.owner,
                 refresh_token=granted.refresh_token,
                 seeds=former.seeds if former is not None else (),
             )
-            await in_thread(lease.write, rotation.with_token(record, granted.issued, self._wall()))
+            await in_thread(
+                lease.write, rotation.with_token(record, granted.issued, self._terms, self._wall())
+            )
 
     async def forget(self) -> None:
         """Remove the grant from the store: it was revoked.
@@ -149,12 +173,16 @@ class Lineage:
     async def aclose(self) -> None:
         """End a renewal: at once if nothing was sent, else after its answer, but within 1.5 s."""
         flight, self._flight = self._flight, None
-        if flight is None or flight.done() or flight.get_loop() is not asyncio.get_running_loop():
-            return
-        if self._renewal.is_sending:
+        if flight is not None and not flight.done() and flight.get_loop() is asyncio.get_running_loop():
+            if self._renewal.is_sending:
+                await asyncio.wait({flight}, timeout=END_S)
+            flight.cancel()
             await asyncio.wait({flight}, timeout=END_S)
-        flight.cancel()
-        await asyncio.wait({flight}, timeout=END_S)
+        # The last chance for what is in memory only; if it fails, the fetch has said so.
+        if self._renewal.is_behind:
+            with suppress(FetchError, StoreError, TimeoutError):
+                async with asyncio.timeout(END_S), self._turn() as lease:
+                    await self._renewal.catch_up(lease, await in_thread(lease.read))
 
     async def _outcome(self, tries: int) -> Issued | FetchError:
         try:
@@ -172,9 +200,10 @@ class Lineage:
             )
 
     async def _renewed(self, lease: Lease, tries: int) -> Issued | FetchError:
-        stored = self._ours(await in_thread(lease.read))
+        stored = await self._renewal.catch_up(lease, self._ours(await in_thread(lease.read)))
+        is_current = stored is not None and await self._renewal.is_current(stored)
         now = self._wall()
-        if stored is not None and rotation.is_worth_adopting(stored, self._handed, now):
+        if stored is not None and is_current and rotation.is_worth_adopting(stored, self._handed, now):
             return rotation.adopted(stored, now)
         try:
             outcome = await self._renewal.renewed(lease, stored, tries)
@@ -183,7 +212,7 @@ class Lineage:
         if isinstance(outcome, Issued):
             return outcome
         now = self._wall()
-        if stored is not None and rotation.is_last_hope(stored, self._handed, now):
+        if stored is not None and is_current and rotation.is_last_hope(stored, self._handed, now):
             # A start in an outage: what a former run left is better than nothing.
             return rotation.adopted(stored, now)
         return outcome
@@ -213,10 +242,10 @@ class Lineage:
         return lease
 
     def _ours(self, record: Record | None) -> Record | None:
-        if record is not None and record.owner != self._owner:
+        if record is not None and record.owner != self._terms.owner:
             raise StoreError(
                 self._slot.place,
-                f"holds a grant of {record.owner}, but this source asks {self._owner}. Nothing was sent or "
-                "changed: correct the source, or move the file away",
+                f"holds a grant of {record.owner}, but this source asks {self._terms.owner}. "
+                "Nothing was sent or changed: correct the source, or move the file away",
             )
         return record

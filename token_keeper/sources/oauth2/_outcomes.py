@@ -43,11 +43,13 @@ class NotGranted:
         error: Why.
         delivery: What became of the request.
         code: The `error` of the answer (RFC 6749 section 5.2, RFC 8628 section 3.5), if there was one.
+        refresh_token: The one to use from now on: it may come beside an access token that nobody can read.
     """
 
     error: FetchError
     delivery: Delivery
     code: str | None = None
+    refresh_token: Secret | None = None
 
 
 Outcome = Granted | NotGranted

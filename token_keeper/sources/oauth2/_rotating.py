@@ -6,7 +6,6 @@ comes back is on the disk before its access token is used.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import time
@@ -16,10 +15,11 @@ from typing import Any
 from token_keeper._errors import LOGIN_REQUIRED, FetchError, RefusedError, StoreError, TransientFetchError
 from token_keeper._model import Issued, Secret
 from token_keeper._threads import in_thread
+from token_keeper.sources._tries import retrying
 from token_keeper.sources.oauth2 import _rotation as rotation
-from token_keeper.sources.oauth2._fresh import PAUSE_S, Exchange, Fields, may_pass_at_once
-from token_keeper.sources.oauth2._outcomes import Delivery, Granted, NotGranted
-from token_keeper.sources.oauth2._rotation import Hold, ReplayRule, Sending
+from token_keeper.sources.oauth2._fresh import Exchange, Fields
+from token_keeper.sources.oauth2._outcomes import Delivery, Granted, NotGranted, Outcome
+from token_keeper.sources.oauth2._rotation import Hold, ReplayRule, Sending, Terms
 from token_keeper.store import Lease, Record
 
 
@@ -28,7 +28,7 @@ class RotatingGrant:
 
     Args:
         endpoint: Whom to ask.
-        owner: To whom the tokens may be shown.
+        terms: To whom the tokens may be shown, and what they are for.
         seed: Returns the configured refresh token, if there is one.
         extra: Returns what to send beside the refresh token.
         rule: What the server forgives.
@@ -41,7 +41,7 @@ class RotatingGrant:
         self,
         endpoint: Exchange,
         *,
-        owner: str,
+        terms: Terms,
         seed: Callable[[], Awaitable[Secret | None]],
         extra: Callable[[], Awaitable[Fields]],
         rule: ReplayRule,
@@ -51,7 +51,7 @@ class RotatingGrant:
     ) -> None:
         self.is_sending = False
         self._endpoint = endpoint
-        self._owner = owner
+        self._terms = terms
         self._seed = seed
         self._extra = extra
         self._rule = rule
@@ -63,11 +63,7 @@ class RotatingGrant:
 
     async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:
         """As `Renewal`."""
-        if (belated := await self._write_belated(lease, stored)) is not None:
-            stored = belated
-            if belated.access_token is not None:
-                return rotation.adopted(belated, self._wall())
-        record = rotation.working_record(stored, await self._seed(), self._owner)
+        record = rotation.working_record(stored, await self._seed(), self._terms.owner)
         if record is None or record.refresh_token is None:
             self._is_refused = True
             return RefusedError(LOGIN_REQUIRED, message=f"there is no refresh token; {self._needs}")
@@ -75,22 +71,33 @@ class RotatingGrant:
         self._is_refused = isinstance(outcome, RefusedError)
         return outcome
 
+    async def is_current(self, stored: Record) -> bool:
+        """As `Renewal`."""
+        return stored.asked == self._terms.asked and not rotation.is_new_login(stored, await self._seed())
+
+    @property
+    def is_behind(self) -> bool:
+        """As `Renewal`."""
+        return self._unwritten is not None
+
     def is_refused(self) -> bool:
         """As `Renewal`."""
         return self._is_refused
 
     async def _tried(self, lease: Lease, record: Record, tries: int) -> Issued | FetchError:
-        extra, attempt = await self._extra(), 1
-        while True:
+        extra = await self._extra()
+
+        async def one_try() -> Issued | FetchError:
+            nonlocal record
             outcome, record = await self._one_try(lease, record, extra)
             if isinstance(outcome, RefusedError) and outcome.reason == "invalid_grant":
                 other = await self._another(lease, record)
                 if other is not None:
                     outcome, record = await self._one_try(lease, other, extra)
-            if attempt >= tries or not may_pass_at_once(outcome):
-                return outcome
-            await asyncio.sleep(PAUSE_S * attempt)
-            attempt += 1
+            return outcome
+
+        outcome: Issued | FetchError = await retrying(tries)(one_try)
+        return outcome
 
     async def _one_try(
         self, lease: Lease, record: Record, extra: Fields
@@ -105,27 +112,36 @@ class RotatingGrant:
             self._log.warning(
                 "refreshTokenSentAgain", why=why.value, lost_s=round(now - record.mark.sent_at, 1)
             )
-        sent = rotation.marked(record, why, now=now, by=_ourselves())
+        sent = rotation.marked(record, now=now, by=_ourselves())
         # The mark is on the disk, and room for the answer, before the first byte leaves.
         await in_thread(_prepare, lease, sent)
         self.is_sending = True
         try:
             fields = {**extra, "grant_type": "refresh_token", "refresh_token": refresh_token}
             outcome = await self._endpoint.exchange(fields)
-            if isinstance(outcome, Granted):
-                return await self._published(lease, sent, outcome), sent
-            if outcome.delivery is Delivery.LOST:
-                return _lost(outcome), sent
+            return await self._answered(lease, record, sent, outcome)
         finally:
             self.is_sending = False
-        await in_thread(lease.write, record)
-        return _refused(outcome, why), record
 
-    async def _published(self, lease: Lease, sent: Record, granted: Granted) -> Issued | FetchError:
-        """Return the access token once the store has what came with it."""
-        after = rotation.with_token(
-            rotation.renewed(sent, granted.refresh_token), granted.issued, self._wall()
-        )
+    async def _answered(
+        self, lease: Lease, record: Record, sent: Record, outcome: Outcome
+    ) -> tuple[Issued | FetchError, Record]:
+        """Store what follows from the *outcome* for the *record* that was *sent*, then return it."""
+        if isinstance(outcome, Granted):
+            after = rotation.renewed(sent, outcome.refresh_token)
+            after = rotation.with_token(after, outcome.issued, self._terms, self._wall())
+            return await self._stored(lease, sent, after) or outcome.issued, after
+        if outcome.refresh_token is not None:
+            # Its access token cannot be read, but the grant goes on with this one.
+            after = rotation.renewed(sent, outcome.refresh_token)
+            return await self._stored(lease, sent, after) or outcome.error, after
+        if outcome.delivery is Delivery.LOST:
+            return _lost(outcome), sent
+        await in_thread(lease.write, record)
+        return _refused(outcome, had_lost=record.mark is not None), record
+
+    async def _stored(self, lease: Lease, sent: Record, after: Record) -> FetchError | None:
+        """Have the store go on from *sent* to *after*; return why it did not."""
         self._unwritten = (sent, after)
         try:
             await in_thread(lease.write, after)
@@ -136,26 +152,26 @@ class RotatingGrant:
                 "Do not end this process"
             )
         self._unwritten = None
-        return granted.issued
+        return None
 
-    async def _write_belated(self, lease: Lease, stored: Record | None) -> Record | None:
-        """Write what could not be written before. Returns it; None if there is nothing to be written."""
+    async def catch_up(self, lease: Lease, stored: Record | None) -> Record | None:
+        """As `Renewal`."""
         if self._unwritten is None:
-            return None
+            return stored
         sent, after = self._unwritten
         # If the store has gone on without us, what it has is newer.
-        is_ours = stored == sent
-        if is_ours:
+        if stored == sent:
             await in_thread(lease.write, after)
+            stored = after
         self._unwritten = None
-        return after if is_ours else None
+        return stored
 
     async def _another(self, lease: Lease, refused: Record) -> Record | None:
         """Return a record with another refresh token than that of *refused*, if there is one by now."""
         stored = await in_thread(lease.read)
-        if stored is not None and stored.owner != self._owner:
+        if stored is not None and stored.owner != self._terms.owner:
             stored = None
-        other = rotation.working_record(stored, await self._seed(), self._owner)
+        other = rotation.working_record(stored, await self._seed(), self._terms.owner)
         if other is not None and other.refresh_token not in {None, refused.refresh_token}:
             return other
         if (former := rotation.without_seed(refused)) is not None:
@@ -195,11 +211,11 @@ def _lost(outcome: NotGranted) -> FetchError:
     )
 
 
-def _refused(outcome: NotGranted, why: Sending) -> FetchError:
+def _refused(outcome: NotGranted, *, had_lost: bool) -> FetchError:
     error = outcome.error
     if not isinstance(error, RefusedError) or error.reason != "invalid_grant":
         return error
-    cause = "" if why is Sending.FIRST else " The answer to an earlier refresh had been lost."
+    cause = " The answer to an earlier refresh had been lost." if had_lost else ""
     return RefusedError(
         error.reason,
         retry_after=error.retry_after,

@@ -68,6 +68,19 @@ class ReplayRule:
     limit: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """To whom tokens may be shown, and what they are for.
+
+    Args:
+        owner: As in `Record`.
+        asked: As in `Record`.
+    """
+
+    owner: str
+    asked: str
+
+
 def permission(record: Record, rule: ReplayRule, now: float) -> Sending | Hold:
     """Say whether the refresh token of *record* may be sent at *now*, in Unix seconds."""
     mark = record.mark
@@ -80,12 +93,15 @@ def permission(record: Record, rule: ReplayRule, now: float) -> Sending | Hold:
     return Sending.LAST_RESORT if until is None or now >= until else Hold(until)
 
 
-def marked(record: Record, why: Sending, *, now: float, by: str) -> Record:
+def marked(record: Record, *, now: float, by: str) -> Record:
     """Return *record* with the mark that its refresh token is being sent by *by*."""
-    before = record.mark
-    if why is Sending.REPLAY and before is not None:
-        return replace(record, mark=replace(before, times=before.times + 1, by=by))
-    return replace(record, mark=Mark(sent_at=now, times=1, by=by))
+    before = record.mark or Mark(sent_at=now, times=0, by=by)
+    return replace(record, mark=replace(before, times=before.times + 1, by=by))
+
+
+def is_new_login(stored: Record, seed: Secret | None) -> bool:
+    """Whether the configured refresh token *seed* is none that led to what is *stored*."""
+    return seed is not None and digest(seed) not in stored.seeds
 
 
 def working_record(stored: Record | None, seed: Secret | None, owner: str) -> Record | None:
@@ -126,8 +142,8 @@ def renewed(sent: Record, refresh_token: Secret | None) -> Record:
     return replace(after, refresh_token=refresh_token, rotations=sent.rotations + 1)
 
 
-def with_token(record: Record, issued: Issued, now: float) -> Record:
-    """Return *record* with the access token that was just issued; without one if it cannot work."""
+def with_token(record: Record, issued: Issued, terms: Terms, now: float) -> Record:
+    """Return *record* with the access token that was *issued* just now; without one if it cannot work."""
     try:
         received = receive(issued, profile=profile_named("auto"), expect=None, wall=now)
     except ResponseError:
@@ -137,6 +153,7 @@ def with_token(record: Record, issued: Issued, now: float) -> Record:
     return replace(
         record,
         access_token=issued.secret,
+        asked=terms.asked,
         received_at=now,
         expires_at=None if left is None else now + left,
         skew_s=received.skew_s,
@@ -170,7 +187,7 @@ def adopted(record: Record, now: float) -> Issued:
     assert record.access_token is not None, "whoever adopts has looked"  # noqa: S101 - our own invariant
     return Issued(
         secret=record.access_token,
-        expires_in=None if record.expires_at is None else record.expires_at - now,
+        expires_in=None if record.expires_at is None else _left(record, now),
         server_time=now + record.skew_s if record.skew_s else None,
     )
 
