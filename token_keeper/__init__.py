@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         KeeperClosed,
         RefusedError,
         ResponseError,
+        StoreError,
         TokenKeeperError,
         TokenUnavailable,
         TransientFetchError,
@@ -37,7 +38,18 @@ if TYPE_CHECKING:
         Verdict,
     )
     from token_keeper._policy import RefreshPolicy
-    from token_keeper.sources import CallableSource, HttpSource, Source
+    from token_keeper.sources import (
+        CallableSource,
+        ChainSource,
+        CommandSource,
+        DeviceCode,
+        FileSource,
+        HttpSource,
+        OAuth2Source,
+        SignedJwt,
+        Source,
+    )
+    from token_keeper.store import DirectoryStore, MemoryStore
 
 __all__ = [
     "TokenKeeper",
@@ -45,7 +57,15 @@ __all__ = [
     "TokenReader",
     "AsyncTokenReader",
     "HttpSource",
+    "OAuth2Source",
+    "CommandSource",
+    "FileSource",
+    "ChainSource",
     "CallableSource",
+    "SignedJwt",
+    "DeviceCode",
+    "DirectoryStore",
+    "MemoryStore",
     "Source",
     "Issued",
     "Secret",
@@ -62,6 +82,7 @@ __all__ = [
     "KeeperClosed",
     "ConfigError",
     "InvalidToken",
+    "StoreError",
     "FetchError",
     "TransientFetchError",
     "RefusedError",
@@ -75,10 +96,22 @@ _HOMES = {
     "TokenReader": "_blocking",
     "AsyncTokenKeeper": "_keeper",
     "AsyncTokenReader": "_keeper",
-    "HttpSource": "sources",
-    "CallableSource": "sources",
-    "Source": "sources",
     "RefreshPolicy": "_policy",
+    **dict.fromkeys(
+        (
+            "HttpSource",
+            "OAuth2Source",
+            "CommandSource",
+            "FileSource",
+            "ChainSource",
+            "CallableSource",
+            "SignedJwt",
+            "DeviceCode",
+            "Source",
+        ),
+        "sources",
+    ),
+    **dict.fromkeys(("DirectoryStore", "MemoryStore"), "store"),
     **dict.fromkeys(
         ("Issued", "Secret", "Token", "Snapshot", "Status", "Phase", "EventKind", "TokenEvent", "Verdict"),
         "_model",
