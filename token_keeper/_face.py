@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
@@ -42,7 +42,7 @@ TextT = TypeVar("TextT", int | str | None, str | None)
 DRAIN_S = 5.0
 """How long listeners may take at the end for what is still queued."""
 CLOSE_S = 2.0
-"""How long a source may take to let go of its connections."""
+"""How long a source may take to give its tokens back, and again to let go of its connections."""
 MAX_REPORTER = 256
 """Characters in the name of a reporter."""
 MAX_CODE = 64
@@ -315,13 +315,16 @@ class Face:
                 await self._close_source()
 
     async def _close_source(self) -> None:
-        if self._source is None:
-            return
+        source = self._source
+        if isinstance(source, Retiring):
+            await self._let_go(source.retire)
+        if source is not None:
+            await self._let_go(source.aclose)
+
+    async def _let_go(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(CLOSE_S):
-                if isinstance(self._source, Retiring):
-                    await self._source.retire()
-                await self._source.aclose()
+                await step()
         except Exception:  # noqa: BLE001 - whatever a source raises, the keeper is closed
             self._log.warning("sourceNotClosed", exc_info=True)
 

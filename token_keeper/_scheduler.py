@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from token_keeper._clock import Clock
-from token_keeper._errors import FetchError, KeeperClosed, ResponseError, TransientFetchError
+from token_keeper._errors import FetchError, KeeperClosed, TransientFetchError
 from token_keeper._inputs import (
     Announce,
     CancelFetch,
@@ -32,10 +31,12 @@ from token_keeper._inputs import (
 )
 from token_keeper._kept import KeptToken, call_in
 from token_keeper._model import Issued, Secret
+from token_keeper._recovery import is_denied
 from token_keeper._schedule import has_jumped
 from token_keeper._slots import Slots
 from token_keeper._state import NEVER
 from token_keeper.sources import Source, Watched
+from token_keeper.sources._asking import Occasion, asked
 from token_keeper.sources._source import as_cause, without_traces
 
 TICK_S = 5.0
@@ -293,6 +294,12 @@ class Scheduler:
             self._slots.answered(source.origin, timed_out=False)
         return charge.receive(order.fetch_id, issued)
 
+    def _occasion(self, charge: Charge, within_s: float) -> Occasion:
+        def is_known_denied(secret: Secret) -> bool:
+            return is_denied(charge.kept.state.recovery, secret.fingerprint)
+
+        return Occasion(within_s=within_s, wall=self._clock.wall, is_denied=is_known_denied)
+
     async def _bounded(self, charge: Charge, source: Source, order: StartFetch) -> Issued:
         """Return what the source issues; never wait longer than ordered, whatever the source does."""
         if charge.call is not None and not charge.call.done():
@@ -303,7 +310,9 @@ class Scheduler:
                     "a valid token stays. Make the source heed cancellation",
                     timed_out=True,
                 )
-        call = charge.call = self._loop.create_task(_asked(source, order.tries))
+        call = charge.call = self._loop.create_task(
+            asked(source, order.tries, self._occasion(charge, order.timeout_s))
+        )
         call.add_done_callback(_retrieve)
         try:
             await asyncio.wait({call}, timeout=order.timeout_s)
@@ -322,26 +331,6 @@ class Scheduler:
                 "Let it raise TransientFetchError instead"
             )
         return call.result()
-
-
-async def _asked(source: Source, tries: int) -> Issued:
-    """Return what *source* hands over, if it is what a source has to hand over."""
-    try:
-        issued: object = source.fetch(tries=tries)
-        if inspect.isawaitable(issued):
-            issued = await issued
-    except SystemExit as error:
-        # In a task it would end the whole event loop.
-        raise TransientFetchError(
-            "the source wanted to end the program; a valid token stays. See the cause"
-        ) from as_cause(error)
-    if isinstance(issued, Issued) and isinstance(issued.secret, Secret):
-        return issued
-    found = type(issued.secret if isinstance(issued, Issued) else issued).__name__
-    del issued  # A traceback shows the locals of its frames.
-    raise ResponseError(
-        f"the source returned {found}; a valid token stays. Let it return Issued(secret=Secret(token))"
-    )
 
 
 def _retrieve(call: asyncio.Task[Issued]) -> None:

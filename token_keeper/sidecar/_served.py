@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from token_keeper._clock import Clock
@@ -18,6 +18,7 @@ from token_keeper._model import Issued, Verdict
 from token_keeper._policy import RefreshPolicy
 from token_keeper._scheduler import CANCEL_GRACE_S, Charge, Scheduler
 from token_keeper.inspection import Expectations, Profile
+from token_keeper.sidecar.config._exact import Exact
 from token_keeper.sidecar.config._model import TokenConfig
 from token_keeper.sources import Retiring, Source, Watched
 
@@ -36,6 +37,8 @@ class TokenParts:
         policy: When it is refreshed.
         profile: The rules that it must pass.
         expect: What it must be good for.
+        settled: What files said that are read only at a load. Something else is a change, too.
+        links: The sources that a chain is made of, by name.
     """
 
     name: str
@@ -44,6 +47,12 @@ class TokenParts:
     policy: RefreshPolicy
     profile: Profile
     expect: Expectations
+    settled: Exact = field(default_factory=lambda: Exact([]))
+    links: Mapping[str, Source] = field(default_factory=dict)
+
+    def is_like(self, other: TokenParts) -> bool:
+        """Whether a reload has nothing to do if it finds *other* instead."""
+        return self.config == other.config and self.settled == other.settled
 
 
 class Tally:
@@ -123,7 +132,7 @@ class ServedToken(Face):
             self._scheduler.watch(self._charged)
         self.config = parts.config
         self._profile, self._expect = parts.profile, parts.expect
-        self._kept.policy = parts.policy
+        self._kept.policy = parts.policy if parts.source.splay else replace(parts.policy, splay=False)
         fits = self._teller.judge_by(parts.profile, parts.expect)
         self._kept.post(CredentialsChanged(keeps=fits))
         if former is not None:

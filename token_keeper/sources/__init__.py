@@ -1,7 +1,41 @@
-"""Where tokens come from."""
+"""Where tokens come from. OAuth 2.0 and signatures are imported when they are first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from token_keeper.sources._callable import CallableSource
+from token_keeper.sources._chain import ChainSource
+from token_keeper.sources._command import CommandSource
+from token_keeper.sources._file import FileSource
 from token_keeper.sources._http import HttpSource
 from token_keeper.sources._source import Retiring, Source, Watched
 
-__all__ = ["HttpSource", "CallableSource", "Source", "Watched", "Retiring"]
+if TYPE_CHECKING:
+    from token_keeper.sources._signing import SignedJwt
+    from token_keeper.sources.oauth2 import DeviceCode, OAuth2Source
+
+__all__ = [
+    "HttpSource",
+    "CallableSource",
+    "OAuth2Source",
+    "DeviceCode",
+    "SignedJwt",
+    "CommandSource",
+    "FileSource",
+    "ChainSource",
+    "Source",
+    "Watched",
+    "Retiring",
+]
+
+_HOMES = {"OAuth2Source": "oauth2", "DeviceCode": "oauth2", "SignedJwt": "_signing"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - As late as what it imports.
+
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return value
