@@ -41,10 +41,16 @@ def not_written(path: str, error: OSError) -> NotWritten:
     """Return *error* in words for whoever looks after *path*."""
     number = error.errno or 0
     directory = os.path.split(path)[0] or "/"
-    remedy = _REMEDIES.get(number, _OTHERWISE).format(directory=directory, uid=os.geteuid())
     return NotWritten(
-        f"{path} was not written: {os.strerror(number)}. The file stays as it was; {remedy}", number
+        f"{path} was not written: {os.strerror(number)}. "
+        f"The file stays as it was; {remedy_for(number, directory)}",
+        number,
     )
+
+
+def remedy_for(number: int, directory: str) -> str:
+    """Return what to do about the errno *number*, met when a file in *directory* was to be written."""
+    return _REMEDIES.get(number, _OTHERWISE).format(directory=directory, uid=os.geteuid())
 
 
 def not_given(path: str, error: OSError, owner: int | None, group: int | None) -> NotWritten:

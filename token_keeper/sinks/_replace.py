@@ -107,7 +107,7 @@ def _replaced(path: str, content: bytes, looks: _Looks) -> NotWritten | None:
                     break
             if problem is not None:
                 return _in_words(path, problem, looks)
-            _sync_directory(fd)
+            sync_directory(fd)
     except OSError as error:
         return _in_words(path, error, looks)
     except ValueError:
@@ -185,7 +185,12 @@ def _irreplaceable(directory: int, name: str) -> str:
     return "a directory" if stat.S_ISDIR(mode) else "a device, socket or pipe"
 
 
-def _sync_directory(directory: int) -> None:
+def sync_directory(directory: int) -> None:
+    """Make what was renamed in *directory*, a descriptor, survive a power cut.
+
+    Raises:
+        OSError: If that is not sure.
+    """
     try:
         os.fsync(directory)
     except OSError as error:

@@ -21,7 +21,10 @@ class Lease(Protocol):
         ...
 
     def reserve(self) -> None:
-        """Make sure that the next `write` finds room, whatever others write meanwhile.
+        """Make sure that one more `write` finds room, whatever others write meanwhile.
+
+        Each call is for one `write`: who will write a mark and then an answer calls it twice
+        before the mark. What is not used ends with the lease.
 
         Raises:
             StoreError: If there is none.

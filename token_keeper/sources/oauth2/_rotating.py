@@ -182,8 +182,10 @@ class RotatingGrant:
 
 
 def _prepare(lease: Lease, record: Record) -> None:
-    lease.write(record)
+    # Room for the mark and for the answer: a full disk must not leave the mark of what was never sent.
     lease.reserve()
+    lease.reserve()
+    lease.write(record)
 
 
 def _ourselves() -> str:
