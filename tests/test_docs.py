@@ -69,7 +69,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def _wrapped(token: str) -> object:
-    return {"token": token, "data": {"token": token}}
+    return {"token": token, "data": {"token": token}, "access_token": token, "token_type": "Bearer"}
 
 
 @pytest.fixture(scope="module")
