@@ -264,6 +264,7 @@ def a_row(name: str, **members: Any) -> dict[str, Any]:
         "usable_for": 3000.0,
         "attempts_left": 7,
         "denied_by": [],
+        "source": None,
         "sinks": [],
     }
     return {**usual, **members}

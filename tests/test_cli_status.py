@@ -30,6 +30,7 @@ ROW = {
     "next_attempt_at": None,
     "usable_for": 1_800.0,
     "last_error": None,
+    "source": None,
     "sinks": [],
 }
 
@@ -128,6 +129,10 @@ def test_a_strange_document_is_shown_harmlessly(row):
     text = "".join(text_of(row, width=60) + text_of(row, width=None))
 
     assert all(character.isprintable() for character in text)
+
+
+def test_the_link_of_a_chain_that_a_token_came_from_is_said():
+    assert [line.rstrip() for line in text_of({**ROW, "source": "backup"})[2:]] == ["  from backup"]
 
 
 @pytest.mark.parametrize("share", [-1.0, 0.0, 0.3, 0.999, 1.0, 7.0])

@@ -144,8 +144,8 @@ def test_a_mistake_in_a_token_is_named(tmp_path, text, key, words):
 @pytest.mark.parametrize(
     ("text", "key", "words"),
     [
-        ("type = 5", "type", 'must be "http", not 5'),
-        ('type = "oauth2"\nurl = "x"', "type", 'must be "http", not "oauth2"'),
+        ("type = 5", "type", '"command", "file" or "chain", not 5'),
+        ('type = "htpp"\nurl = "x"', "type", 'not "htpp": did you mean http?'),
         ('url = "https://x.example"', "type", 'is required, such as "http"'),
         ('type = "http"', "url", 'is required, such as "https://backend.example/token"'),
         ('type = "http"\nurl = 5', "url", "must be a string, not 5"),

@@ -10,12 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from configuring import CANARY, written
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from token_keeper.sidecar.config import BadConfig, load
 
+# With the canary in its comment, so that the rest of it can be looked for, too.
+PEM = (
+    ec.generate_private_key(ec.SECP256R1())
+    .private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    .decode()
+    .replace("-----BEGIN", f"{CANARY}\n-----BEGIN", 1)
+)
 GOOD: dict[str, Any] = {
+    "store": {"directory": "/tmp/store-of-a-test"},
     "server": {"listen": "127.0.0.1:8750", "hosts": ["a.example"], "allow_uids": [0], "max_connections": 64},
     "tokens": {
         "chat": {
@@ -35,6 +45,40 @@ GOOD: dict[str, Any] = {
             "hooks": [{"on": ["tokenUpdated"], "run": ["true", CANARY], "timeout": 5}],
         },
         "sync": {"source": {"type": "http", "url": "https://y.example/", "data": {"secret": CANARY}}},
+        "user": {
+            "source": {
+                "type": "oauth2",
+                "issuer": "https://login.example",
+                "grant": "refresh_token",
+                "client_id": "app",
+                "client_secret": CANARY,
+                "refresh_token": "${env:KEY}",
+                "scope": ["read"],
+                "extra": {"field": CANARY},
+                "replay_window": "20s",
+            }
+        },
+        "either": {
+            "source": {
+                "type": "chain",
+                "sources": {
+                    "agent": {"type": "file", "path": "/run/agent", "default_lifetime": "1h"},
+                    "program": {"type": "command", "run": ["true", CANARY], "env": {"SECRET": CANARY}},
+                    "signed": {
+                        "type": "oauth2",
+                        "token_url": "https://login.example/token",
+                        "grant": "jwt_bearer",
+                        "assertion": {"iss": "app", "secret": CANARY},
+                        "private_key": PEM,
+                    },
+                    "app": {
+                        "type": "http",
+                        "url": "https://x.example/",
+                        "bearer_jwt": {"private_key": PEM, "claims": {"iss": CANARY}, "lifetime": "5m"},
+                    },
+                },
+            }
+        },
     },
 }
 

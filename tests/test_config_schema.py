@@ -62,7 +62,7 @@ def test_a_good_file_is_valid(tmp_path):
         "[server]\nsocket = 'api.sock'",
         "[tokens.chat]",
         "[tokens.'a b'.source]\ntype = 'http'\nurl = 'https://x.example'",
-        "[tokens.chat.source]\ntype = 'oauth2'",
+        "[tokens.chat.source]\ntype = 'oauth3'",
         "[tokens.chat.source]\nurl = 'https://x.example'",
         "[tokens.chat.source]\ntype = 'http'",
         f"{SOURCE}headers = {{ A = 1 }}",

@@ -42,10 +42,11 @@ def in_trouble(name: str = "push") -> dict:
 
 
 def test_it_opens_by_code_and_shows_each_token(browser):
-    with Telling([a_row("chat", generation=12), a_row("mail")]) as server:
+    with Telling([a_row("chat", generation=12), a_row("mail", source="backup")]) as server:
         opened(browser, server)
         assert browser.text("#verdict-title") == "Ready"
         row = browser.text(row_of("chat"))
+        assert "jwt, from backup" in browser.text(row_of("mail"))
     assert all(part in row for part in ("Fresh", "jwt", "Usable for 49 min; 7 attempts fit", "12 3fa9c1d2"))
 
 
@@ -270,7 +271,7 @@ def test_hostile_texts_stay_texts(browser):
 @pytest.mark.parametrize("width", [320, 400, 700, 901, 1280])
 def test_nothing_is_wider_than_the_window(browser, width):
     sinks = [{"path": f"/run/{'long-' * 40}token", "generation": 1, "error": None}]
-    with Telling([a_row("n" * 64, sinks=sinks), in_trouble()]) as server:
+    with Telling([a_row("n" * 64, sinks=sinks, source="s" * 64), in_trouble()]) as server:
         server.tell("refreshFailed", "push", failures=3, error="HTTP 503")
         opened(browser, server, width=width, height=800)
         browser.until(lambda: browser.all("#picture svg"))

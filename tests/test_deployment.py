@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import json
 import os
@@ -462,9 +463,13 @@ def test_a_configuration_works_as_it_stands_once_its_files_are_there(text: str, 
 
 
 def test_every_commented_setting_of_the_service_configuration_works_too(tmp_path: Path) -> None:
-    text = re.sub(r"^# (?=\w+ = )", "", (SYSTEMD / "keeper.toml").read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^# (?=\w+ = |\[)", "", (SYSTEMD / "keeper.toml").read_text(), flags=re.MULTILINE)
     assert "listen" in tomllib.loads(text)["server"]
     (tmp_path / "backend-key").write_text("s3cret\n")
+    (tmp_path / "store-key").write_text(base64.b64encode(bytes(32)).decode())
     file = tmp_path / "keeper.toml"
     file.write_text(text.replace("/var/lib/token-keeper", str(tmp_path)))
-    assert load(file, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}).config.server.allow_gids == (870,)
+    directories = {"CREDENTIALS_DIRECTORY": str(tmp_path), "STATE_DIRECTORY": str(tmp_path)}
+    config = load(file, environ=directories).config
+    assert config.server.allow_gids == (870,)
+    assert config.store.key_credential == "store-key"

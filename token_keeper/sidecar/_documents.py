@@ -74,6 +74,7 @@ def token_row(served: ServedToken, sinks: Sequence[WrittenSink] = ()) -> dict[st
         "usable_for": snapshot.usable_for if math.isfinite(snapshot.usable_for) else None,
         "attempts_left": snapshot.attempts_left,
         "denied_by": snapshot.denied_by,
+        "source": snapshot.source,
         "sinks": [{"path": sink.path, "generation": sink.generation, "error": sink.error} for sink in sinks],
     }
 

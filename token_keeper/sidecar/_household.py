@@ -119,10 +119,11 @@ class Household:
         assert scheduler is not None, "a household reloads while it is entered"  # noqa: S101 - our own invariant
         wanted = {one.name: one for one in parts}
         before = self.tokens
+        former = {one.name: one for one in self._parts}
         removed = tuple(name for name in before if name not in wanted)
         added = tuple(name for name in wanted if name not in before)
         changed = tuple(
-            name for name, one in wanted.items() if name in before and before[name].config != one.config
+            name for name, one in wanted.items() if name in before and not former[name].is_like(one)
         )
         for name in changed:
             self._deliveries[name].become(wanted[name].config)

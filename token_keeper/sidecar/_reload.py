@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from token_keeper.sidecar._household import Changes, Household
 from token_keeper.sidecar._systemd import Notifier
 from token_keeper.sidecar._threads import Threads
 from token_keeper.sidecar.config import BadConfig, Checked, load
-from token_keeper.sidecar.config._model import ServerConfig
+from token_keeper.sidecar.config._model import ServerConfig, StoreConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +24,7 @@ class Reloaded(Changes):
     """What a reload did, and what it could not do.
 
     Args:
-        restart_needed: Keys of `[server]` that changed.
+        restart_needed: Keys of `[server]` and `[store]` that changed.
     """
 
     restart_needed: tuple[str, ...] = ()
@@ -37,6 +38,7 @@ class Reload:
         household: What it is applied to.
         keys: Are read again too.
         running: The `[server]` that we run with.
+        store: The `[store]` that we run with.
         notifier: Hears of it.
         logger: A structlog logger.
     """
@@ -48,6 +50,7 @@ class Reload:
         household: Household,
         keys: Keys,
         running: ServerConfig,
+        store: StoreConfig,
         notifier: Notifier,
         logger: Any,
     ) -> None:
@@ -55,6 +58,7 @@ class Reload:
         self._household = household
         self._keys = keys
         self._running = running
+        self._store = store
         self._notifier = notifier
         self._log = logger
         self._turn = asyncio.Lock()
@@ -103,14 +107,18 @@ class Reload:
             changed=changes.changed,
             removed=changes.removed,
             unchanged=changes.unchanged,
-            restart_needed=restart_needed(self._running, checked.config.server),
+            restart_needed=(
+                *restart_needed("server", self._running, checked.config.server),
+                *restart_needed("store", self._store, checked.config.store),
+            ),
         )
         self._say(done, keys_changed=keys_changed)
         return done
 
     async def _read(self) -> Checked:
         # It may name thousands of files; meanwhile tokens are served.
-        return await asyncio.wrap_future(self._reader.submit(load, self._path))
+        read = functools.partial(load, self._path, store=self._store)
+        return await asyncio.wrap_future(self._reader.submit(read))
 
     def _read_keys(self) -> bool:
         problem = ""
@@ -136,7 +144,7 @@ class Reload:
 REMEDY = "nothing was changed, the tokens are kept as before; correct the file and reload again"
 
 
-def restart_needed(running: ServerConfig, wanted: ServerConfig) -> tuple[str, ...]:
-    """Return the keys of `[server]` in which *wanted* differs from what we run with."""
-    names = (field.name for field in msgspec.structs.fields(ServerConfig))
-    return tuple(f"server.{name}" for name in names if getattr(running, name) != getattr(wanted, name))
+def restart_needed(table: str, running: msgspec.Struct, wanted: msgspec.Struct) -> tuple[str, ...]:
+    """Return the keys of *table* in which *wanted* differs from what we run with."""
+    names = (field.name for field in msgspec.structs.fields(running))
+    return tuple(f"{table}.{name}" for name in names if getattr(running, name) != getattr(wanted, name))

@@ -132,6 +132,7 @@ class Process:
             household=household,
             keys=listening.keys,
             running=self._checked.config.server,
+            store=self._checked.config.store,
             notifier=self._notifier,
             logger=self._log,
         )

@@ -45,6 +45,7 @@ class Token:
     next_attempt_at: float | None
     usable_for: float | None
     last_error: str
+    source: str
     sinks_failed: tuple[str, ...]
     sinks_behind: tuple[str, ...]
 
@@ -63,6 +64,7 @@ def token_of(row: Mapping[str, Any]) -> Token:
         next_attempt_at=_number(row.get("next_attempt_at")),
         usable_for=_number(row.get("usable_for")),
         last_error=_text(row.get("last_error") or ""),
+        source=_text(row.get("source") or ""),
         sinks_failed=tuple(_failed(row)),
         sinks_behind=tuple(_behind(row)),
     )
@@ -153,7 +155,8 @@ def _narrow(token: Token, now: float, width: int, glyphs: Glyphs) -> list[Line]:
 
 
 def _notes(token: Token, width: int | None) -> list[Line]:
-    lines: list[Line] = []
+    # A chain has several sources; which one works is worth a line.
+    lines = folded(f"from {token.source}", width, 2, "quiet") if token.source else []
     if token.last_error:
         style = "warning" if token.status in USABLE else "error"
         lines += folded(token.last_error, width, 2, style)

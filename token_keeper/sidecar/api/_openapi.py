@@ -153,6 +153,7 @@ _ROW = _object(
         "usable_for": {"type": ["number", "null"], "description": "Null: no end is known."},
         "attempts_left": _or_null(_COUNT),
         "denied_by": _NAMES,
+        "source": _or_null(_STRING) | {"description": "The link of a chain that the token came from."},
         "sinks": {"type": "array", "items": _ref("Sink")},
     }
 )

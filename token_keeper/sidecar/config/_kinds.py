@@ -193,6 +193,14 @@ def sent(value: object) -> Any:
     return value
 
 
+def texts(value: object) -> Any:
+    """Return a string, or several."""
+    members = value if isinstance(value, list) else [value]
+    if not members or not all(isinstance(one, str) and one for one in members):
+        raise WrongError("must be a string that is not empty, or a list of such strings")
+    return value
+
+
 def meant(given: object, known: Sequence[str]) -> str:
     """Return a question that names the one of *known* that *given* may be a misspelling of, or nothing."""
     if not isinstance(given, str) or len(given) > _LONGEST_GUESS:
@@ -269,6 +277,15 @@ SIGNAL = Kind(read=signal_name, schema={"type": "string", "enum": list(signal.Si
 EXPECTED = Kind(
     read=expected,
     schema={"anyOf": [{"type": "string", "minLength": 1}, {"type": "array", "items": {"type": "string"}}]},
+)
+TEXTS = Kind(
+    read=texts,
+    schema={
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+        ]
+    },
 )
 SENT = Kind(
     read=sent,

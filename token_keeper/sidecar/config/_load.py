@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from token_keeper._errors import ConfigError
 from token_keeper.profiles import profile_named
-from token_keeper.sidecar.config import _checks, _sources  # noqa: F401 - They check the tables.
+from token_keeper.sidecar.config import _checks, _oauth2, _programs, _sources, _stores  # noqa: F401 - They check.
+from token_keeper.sidecar.config._exact import Exact
 from token_keeper.sidecar.config._lookup import Lookup
-from token_keeper.sidecar.config._model import Config
-from token_keeper.sidecar.config._notes import THE_FILE, BadConfig, Notes, in_order
+from token_keeper.sidecar.config._model import Config, StoreConfig, TokenConfig
+from token_keeper.sidecar.config._notes import THE_FILE, At, BadConfig, Notes, Storing, in_order
 from token_keeper.sidecar.config._places import claim
 from token_keeper.sidecar.config._shapes import FAILED, shape_of
+from token_keeper.sidecar.config._source_model import ChainSourceConfig
+from token_keeper.sources import Source
 
 if TYPE_CHECKING:
     from token_keeper.sidecar._served import TokenParts
@@ -47,34 +50,42 @@ class Checked:
     warnings: tuple[ConfigError, ...]
 
 
-def load(path: Path, *, environ: Mapping[str, str] = os.environ) -> Checked:
+def load(path: Path, *, environ: Mapping[str, str] = os.environ, store: StoreConfig | None = None) -> Checked:
     """Load the file *path*. Nothing is sent, started or written.
 
     Args:
         path: A TOML file.
         environ: Where `${env:NAME}` looks.
+        store: The `[store]` that we run with, at a reload: the file's is then checked, but not used.
 
     Raises:
         BadConfig: With every problem, if there is one.
         OSError: If the file cannot be read.
     """
     # Files and variables hold secrets: nothing is raised from a frame that has read them.
-    outcome = _outcome(path, environ)
+    outcome = _outcome(path, environ, store)
     if isinstance(outcome, BadConfig):
         raise outcome
     return outcome
 
 
-def _outcome(path: Path, environ: Mapping[str, str]) -> Checked | BadConfig:
+def _outcome(path: Path, environ: Mapping[str, str], store: StoreConfig | None) -> Checked | BadConfig:
     with path.open("rb") as file:
         raw = file.read(LARGEST + 1)
         mode = os.fstat(file.fileno()).st_mode
     document = _parsed(raw)
     if isinstance(document, ConfigError):
         return BadConfig((document,))
-    notes = Notes(environ=environ, lookup=Lookup(environ), is_file_open=bool(mode & stat.S_IROTH))
+    notes = Notes(
+        environ=environ,
+        lookup=Lookup(environ),
+        is_file_open=bool(mode & stat.S_IROTH),
+        storing=Storing(running=store),
+    )
     claim(str(path.absolute()), (), notes)
-    config = shape_of(Config).read(document, (), notes)
+    # Sources need to know their store, wherever in the file it is described.
+    ordered = {key: document[key] for key in sorted(document, key=lambda key: key != "store")}
+    config = shape_of(Config).read(ordered, (), notes)
     if config is FAILED or notes.problems:
         return BadConfig(in_order(notes.problems, document))
     if mode & (stat.S_IWGRP | stat.S_IWOTH) and stat.S_ISREG(mode):
@@ -91,17 +102,26 @@ def _parts(config: Config, notes: Notes) -> tuple[TokenParts, ...]:
     parts = []
     for name, token in config.tokens.items():
         profile = profile_named(token.profile)
+        at = ("tokens", name, "source")
         parts.append(
             TokenParts(
                 name=name,
                 config=token,
-                source=notes.sources["tokens", name],
+                source=notes.sources[at],
                 policy=token.policy,
                 profile=profile,
                 expect=profile.expectations(token.expect),
+                settled=Exact(notes.settled.get(name, [])),
+                links=_links(token, at, notes),
             )
         )
     return tuple(parts)
+
+
+def _links(token: TokenConfig, at: At, notes: Notes) -> Mapping[str, Source]:
+    if not isinstance(token.source, ChainSourceConfig):
+        return {}
+    return {name: notes.sources[*at, "sources", name] for name in token.source.sources}
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | ConfigError:

@@ -10,13 +10,22 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Struct, field
-from msgspec.structs import asdict
 
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper.sidecar.config import _kinds as kinds
-from token_keeper.sidecar.config._exact import Exact
 from token_keeper.sidecar.config._policy import POLICY
 from token_keeper.sidecar.config._shapes import PRIVATE, REFERS, Such
+from token_keeper.sidecar.config._source_model import Duration, HttpSourceConfig, SourceConfig
+
+__all__ = [
+    "Config",
+    "ServerConfig",
+    "StoreConfig",
+    "TokenConfig",
+    "FileSinkConfig",
+    "HookConfig",
+    "HttpSourceConfig",
+]
 
 EventName = Literal[
     "tokenUpdated",
@@ -34,10 +43,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 SinkFormat = Literal["raw", "json", "env", "template"]
 ProfileName = Literal["auto", "jwt", "twilio", "opaque"]
 
-Duration: TypeAlias = Annotated[float, kinds.DURATION]
 Path: TypeAlias = Annotated[str, kinds.PATH]
 User: TypeAlias = Annotated[int, kinds.USER]
-Sent: TypeAlias = Annotated[Any, kinds.SENT]
 Group: TypeAlias = Annotated[int, kinds.GROUP]
 
 
@@ -69,61 +76,20 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     log_level: LogLevel = "info"
 
 
-class HttpSourceConfig(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag="http"
-):
-    """`[tokens.NAME.source]` of type ``http``: the words of `HttpSource`.
-
-    Strings may hold ``${env:NAME}``, ``${file:PATH}`` and ``${credential:NAME}``; they are kept as written.
+class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[store]`: where refresh tokens are, and access tokens of sources with `keep`.
 
     Args:
-        url: Where tokens are issued. https, or http to this machine.
-        method: GET or POST; by default POST if there is a body.
-        headers: Sent with each request.
-        params: Added to the query of the URL.
-        json: Sent as JSON.
-        data: Form fields.
-        timeout: For one try, at most 30 s.
-        token_path: JMESPath of the token. Without it the usual names are tried.
-        expires_path: JMESPath of the lifetime in seconds, or of the time of expiry.
-        default_lifetime: For opaque tokens that do not say theirs.
-        ca_file: PEM file with the authorities to trust, instead of the usual ones.
-        client_cert: PEM file with the certificate to show.
-        client_key: PEM file with its key, if that is not in `client_cert`.
-        proxy: URL of a proxy. Without it the environment decides.
-        allow_http: Send secrets in the clear to other machines, too.
+        directory: Made if missing, below one that is there. Without it the usual place.
+        key_file: Holds the key that encrypts what is stored.
+        key_credential: Name of the credential of systemd that is the key.
+        keyring: Whether the key is in the keyring of our user.
     """
 
-    url: Annotated[str, Such("https://backend.example/token")]
-    method: str | None = None
-    headers: Annotated[Mapping[str, str], PRIVATE] | None = None
-    params: Annotated[Mapping[str, Sent], PRIVATE] | None = None
-    json: Annotated[Any, PRIVATE] = None
-    data: Annotated[Mapping[str, Sent], PRIVATE] | None = None
-    timeout: Duration = 10.0
-    token_path: Annotated[str, Such("data.token")] | None = None
-    expires_path: str | None = None
-    default_lifetime: Duration | None = None
-    ca_file: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-    proxy: str | None = None
-    allow_http: bool = False
-
-    def __repr__(self) -> str:
-        # What is sent may be written in the file itself.
-        return "<HttpSourceConfig>"
-
-    def __eq__(self, other: object) -> bool:
-        # To Python 1 and true are one, to a backend they are not.
-        return isinstance(other, HttpSourceConfig) and Exact(asdict(self)) == Exact(asdict(other))
-
-    def __hash__(self) -> int:
-        return hash(Exact(asdict(self)))
-
-
-SourceConfig = HttpSourceConfig
-"""One struct for each type of source; `type` tells which."""
+    directory: Path | None = None
+    key_file: Path | None = None
+    key_credential: str | None = None
+    keyring: bool = False
 
 
 class FileSinkConfig(
@@ -197,8 +163,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Args:
         server: Where the sidecar is found, and by whom.
+        store: Where what must survive a restart is kept.
         tokens: The tokens that it keeps, by name.
     """
 
     server: ServerConfig = ServerConfig()
+    store: StoreConfig = StoreConfig()
     tokens: Mapping[Annotated[str, kinds.TOKEN_NAME], TokenConfig] = field(default_factory=dict)

@@ -15,6 +15,8 @@ from token_keeper.sources import Source
 
 if TYPE_CHECKING:
     from token_keeper.sidecar.config._lookup import Lookup
+    from token_keeper.sidecar.config._model import StoreConfig
+    from token_keeper.store import Store
 
 At = tuple[str | int, ...]
 """Where something stands: keys, and places in lists."""
@@ -41,6 +43,21 @@ class BadConfig(TokenKeeperError, ValueError):
         return "\n".join(str(problem) for problem in self.problems)
 
 
+@dataclass(slots=True)
+class Storing:
+    """Where grants are kept, and under which names.
+
+    Args:
+        running: The `[store]` that is used already, whatever the file says now.
+        store: What was made of it, or of the file's.
+        names: Which source keeps what under which name.
+    """
+
+    running: StoreConfig | None = None
+    store: Store | None = None
+    names: dict[str, At] = field(default_factory=dict)
+
+
 @dataclass(slots=True, kw_only=True)
 class Notes:
     """What is known while one file is read.
@@ -54,7 +71,9 @@ class Notes:
         problems: What cannot work.
         warnings: What can work, but should be looked at.
         claims: Which key writes to which place.
-        sources: What was built, by the key of the token.
+        sources: What was built, by the key of the source.
+        settled: What files that are read only now said, by the name of the token.
+        storing: Where grants are kept, and under which names.
         seen: What was found out about directories and files.
     """
 
@@ -67,6 +86,8 @@ class Notes:
     warnings: dict[At, str] = field(default_factory=dict)
     claims: dict[tuple[int, int, str], At] = field(default_factory=dict)
     sources: dict[At, Source] = field(default_factory=dict, repr=False)
+    settled: dict[str | int, list[Any]] = field(default_factory=dict, repr=False)
+    storing: Storing = field(default_factory=Storing)
     seen: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False)
 
     def once(self, find: Callable[..., FoundT], *names: str) -> FoundT:
@@ -102,6 +123,8 @@ class Notes:
             warnings=self.warnings,
             claims=self.claims,
             sources=self.sources,
+            settled=self.settled,
+            storing=self.storing,
             seen=self.seen,
         )
 

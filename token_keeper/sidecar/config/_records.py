@@ -213,7 +213,15 @@ def _default_of(field: msgspec.structs.FieldInfo) -> Any:
 
 
 def _such(example: Any) -> str:
-    return "" if example is None else f", such as {shown(example)}"
+    return "" if example is None else f", such as {_inline(example)}"
+
+
+def _inline(example: Any) -> str:
+    if isinstance(example, dict):
+        return f"{{ {', '.join(f'{key} = {_inline(one)}' for key, one in example.items())} }}"
+    if isinstance(example, list):
+        return f"[{', '.join(map(_inline, example))}]"
+    return shown(example)
 
 
 def _default(field: msgspec.structs.FieldInfo, shape: Shape) -> dict[str, Any]:

@@ -44,7 +44,7 @@ REFERS: Final = Mark()
 """Strings in the value may say that a part of them stands elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Such:
     """An example of a value, for messages and the schema."""
 

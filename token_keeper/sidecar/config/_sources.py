@@ -1,43 +1,41 @@
-"""Turns a source's table into a source."""
+"""Turns the table of an HTTP source into a source."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from token_keeper._errors import ConfigError, FetchError, TransientFetchError
 from token_keeper._model import Issued
-from token_keeper._redact import is_secret_name
+from token_keeper.sidecar.config._assembly import (
+    SOMEWHERE,
+    Words,
+    assembled,
+    check_tls_files,
+    warn_of_secrets,
+    words_in,
+)
 from token_keeper.sidecar.config._exact import Exact
 from token_keeper.sidecar.config._lookup import look_up_again, refers
-from token_keeper.sidecar.config._model import HttpSourceConfig
 from token_keeper.sidecar.config._notes import At, Notes, written
-from token_keeper.sidecar.config._pem import no_authorities, no_certificate, unreadable
 from token_keeper.sidecar.config._records import Found, check
-from token_keeper.sidecar.config._shown import shown
-from token_keeper.sources import HttpSource
+from token_keeper.sidecar.config._source_model import BearerJwtConfig, HttpSourceConfig
+from token_keeper.sources import HttpSource, SignedJwt
 from token_keeper.sources._callback import Callback
 from token_keeper.sources._source import cleanly, without_traces
 
 LOOK_UP_S: Final = 5.0
 """Longest time for reading all files of one source."""
 
-_SOMEWHERE: Final = "https://token-keeper.invalid/"
-_FILES: Final = ("ca_file", "client_cert", "client_key")
 _SENT: Final = ("headers", "params", "json", "data")
-_SHOWN: Final = ("url", "method", "timeout", "default_lifetime", "token_path", "expires_path", "proxy")
-_CLEAR: Final = re.compile(r"to \S+ in the clear")
-_IN_TOML: Final = {
-    "set allow_http=True": "set allow_http = true",
-    "give them as auth=(user, password)": "send them in headers",
-    ", or a function": "",
-}
-"""What `HttpSource` says to programmers, and what is said of a file instead."""
+# What a function returns is not known before the fetch.
+_UNKNOWN: Final[Mapping[str, Any]] = {"private_key": lambda: "", "claims": {}}
+_AUTHORIZATION: Final = "Authorization"
 
 
 class ReferringSource:
@@ -107,7 +105,7 @@ class ReferringSource:
         if not isinstance(found, Exact) or found == self._known:
             return
         try:
-            source = HttpSource(**found.value)
+            source = _source_of(**found.value)
         except ConfigError as error:
             key = error.key.partition("[")[0]
         else:
@@ -120,31 +118,27 @@ class ReferringSource:
         )
 
 
+@check(BearerJwtConfig)
+def _bearer_jwt(found: Found, at: At, notes: Notes) -> None:
+    """Note every word that cannot be signed with or for."""
+    words = words_in(found, BearerJwtConfig.__struct_fields__, at, notes)
+    complete = Words(words.stated, words.read, {**_UNKNOWN, **words.meant})
+    assembled(SignedJwt, complete, at, notes, instead={key: {key: _UNKNOWN[key]} for key in _UNKNOWN})
+    warn_of_secrets({"private_key": words.read.get("private_key")}, at, notes)
+
+
 @check(HttpSourceConfig)
 def _http_source(found: Found, at: At, notes: Notes) -> None:
     """Build the source, and note every word that it refuses."""
-    stated = {key: found.stated[key] for key in HttpSourceConfig.__struct_fields__ if key in found.stated}
-    unresolved: set[str | int] = set()
-
-    def leads_nowhere(place: At, problem: str) -> None:
-        unresolved.add(place[len(at)])
-        notes.wrong(place, problem)
-
-    looked_up = notes.lookup.of(stated, at, leads_nowhere)
-    words = {key: found[key] for key in stated if found.has(key)}
-    meant = {
-        key: looked_up[key] if isinstance(value, str | dict | list) else value
-        for key, value in words.items()
-        if key not in unresolved
-    }
-    _check_files(meant, at, notes)
-    source = _built(meant, stated, at, notes)
-    if notes.is_file_open:
-        _warn_of_secrets(words, at, notes)
-    if source is not None and refers(words):
-        notes.sources[at[:-1]] = ReferringSource(words, at, notes.environ, Exact(meant), source)
+    words = _with_jwt(words_in(found, HttpSourceConfig.__struct_fields__, at, notes), at, notes)
+    check_tls_files(words.meant, at, notes)
+    complete = Words(words.stated, words.read, {"url": SOMEWHERE, **words.meant})
+    source = assembled(_source_of, complete, at, notes, instead={"url": {"url": SOMEWHERE}})
+    warn_of_secrets({key: words.read[key] for key in _SENT if key in words.read}, at, notes)
+    if source is not None and refers(words.read):
+        notes.sources[at] = ReferringSource(words.read, at, notes.environ, Exact(words.meant), source)
     elif source is not None:
-        notes.sources[at[:-1]] = source
+        notes.sources[at] = source
 
 
 def words_of(source: HttpSourceConfig, at: At, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -156,72 +150,54 @@ def words_of(source: HttpSourceConfig, at: At, environ: Mapping[str, str]) -> di
         environ: Where `${env:NAME}` looks.
 
     Raises:
+        ConfigError: If a JWT cannot be signed.
         TransientFetchError: If a reference leads nowhere now.
     """
-    stated = {key: value for key, value in asdict(source).items() if value is not None}
-    words: dict[str, Any] = look_up_again(stated, at, environ).value
+    found = look_up_again(_plain(source), at, environ).value
+    jwt = found.pop("bearer_jwt", None)
+    if jwt is not None:
+        found["headers"] = {**found.get("headers", {}), _AUTHORIZATION: SignedJwt(**jwt)()}
+    words: dict[str, Any] = found
     return words
 
 
-def _built(given: Mapping[str, Any], stated: Mapping[str, Any], at: At, notes: Notes) -> HttpSource | None:
-    """Return the source, or one without what it refuses, after notes on that."""
-    meant = {"url": _SOMEWHERE, **given}
-    while True:
-        try:
-            return HttpSource(**meant)
-        except ConfigError as error:
-            key, bracket, member = error.key.partition("[")
-            problem = error.problem
-        place: At = (*at, key)
-        if bracket:
-            place += tuple(name for name in meant[key] if f"{name!r}]" == member)
-        notes.wrong(place, _said(problem, key, stated.get(key)))
-        if key not in meant:
-            return None
-        if len(place) > len(at) + 1:
-            meant[key] = {name: value for name, value in meant[key].items() if name != place[-1]}
-        elif key == "url":
-            meant["url"] = _SOMEWHERE
-        else:
-            del meant[key]
+def _source_of(*, bearer_jwt: Mapping[str, Any] | None = None, **words: Any) -> HttpSource:
+    """Return the source that *words* describe.
+
+    Raises:
+        ConfigError: About one of them.
+    """
+    if bearer_jwt is None:
+        return HttpSource(**words)
+    try:
+        signed = SignedJwt(**bearer_jwt)
+    except ConfigError as error:
+        problem = ConfigError("bearer_jwt", f"{error.key}: {error.problem}")
+    else:
+        return HttpSource(**{**words, "headers": {**words.get("headers", {}), _AUTHORIZATION: signed}})
+    raise problem
 
 
-def _said(problem: str, key: str, word: object) -> str:
-    """Return a *problem* of `HttpSource` in words that fit a file, without what *word* refers to."""
-    if key.endswith("_path"):
-        # The rest repeats the expression.
-        problem = problem.partition(":")[0]
-    for code, words in _IN_TOML.items():
-        problem = problem.replace(code, words)
-    if isinstance(word, str) and "$" in word:
-        problem = _CLEAR.sub("to another machine in the clear", problem)
-        return f"{problem}; that is said of what it stands for"
-    return f"{problem}; it is {shown(word)}" if key in _SHOWN and word is not None else problem
+def _with_jwt(words: Words, at: At, notes: Notes) -> Words:
+    """Return *words* with the table `bearer_jwt` in them as it is read."""
+    jwt = words.read.get("bearer_jwt")
+    if jwt is None:
+        return words
+    named = {name.lower() for name in words.read.get("headers", {})}
+    if _AUTHORIZATION.lower() in named:
+        notes.wrong(
+            (*at, "bearer_jwt"), "cannot be combined with headers.Authorization: it sends that header"
+        )
+    read = _plain(jwt)
+    # Where a reference leads nowhere has been noted already.
+    meant = notes.lookup.of(read, (*at, "bearer_jwt"), lambda *_: None)
+    return Words(words.stated, words.read | {"bearer_jwt": read}, words.meant | {"bearer_jwt": meant})
 
 
-def _check_files(meant: Mapping[str, Any], at: At, notes: Notes) -> None:
-    """Note which files for TLS cannot be used."""
-    given = {key: meant[key] for key in _FILES if key in meant}
-    problems = {key: notes.once(unreadable, path) for key, path in given.items()}
-    if not any(problems.values()):
-        if "ca_file" in given:
-            problems["ca_file"] = notes.once(no_authorities, given["ca_file"])
-        if "client_cert" in given:
-            pair = (given["client_cert"], given.get("client_key", given["client_cert"]))
-            problems["client_cert"] = notes.once(no_certificate, *pair)
-    for key, problem in problems.items():
-        if problem is not None:
-            notes.wrong((*at, key), problem)
-
-
-def _warn_of_secrets(words: Mapping[str, Any], at: At, notes: Notes) -> None:
-    """Warn of secrets that stand in a file that everybody can read."""
-    for key in _SENT:
-        members = words.get(key)
-        for name, value in members.items() if isinstance(members, dict) else ():
-            if isinstance(value, str) and is_secret_name(name) and not refers(value):
-                notes.warn(
-                    (*at, key, name),
-                    "looks like a secret, and every user of this machine can read this file:"
-                    " write ${file:PATH} or ${env:NAME}, or chmod o-r",
-                )
+def _plain(table: Struct) -> dict[str, Any]:
+    """Return what stands in *table*, and in tables below it."""
+    return {
+        key: _plain(value) if isinstance(value, Struct) else value
+        for key, value in asdict(table).items()
+        if value is not None
+    }

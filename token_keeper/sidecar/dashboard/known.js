@@ -127,6 +127,7 @@ function completed(row) {
     refresh_at: null,
     next_attempt_at: null,
     attempts_left: null,
+    source: null,
     ...row,
     denied_by: row.denied_by ?? [],
     sinks: row.sinks ?? [],

@@ -57,7 +57,7 @@ export class Row {
     const wrong = trouble(row, now);
     mark(this.element, 'level', LEVELS[wrong.level]);
     mark(this.element, 'status', statusAt(row, now));
-    say(parts.profile, visible(row.profile));
+    say(parts.profile, visible(row.source ? `${row.profile}, from ${row.source}` : row.profile));
     say(parts.status, statusWord(row, now));
     say(parts.phase, phaseWord(row));
     say(parts.budget, budget(row, now));
