@@ -18,7 +18,7 @@ from typing import Any
 from report import heading, machine, note, table, times
 
 HERE = Path(__file__).parent
-PROGRAMS = ("reads", "auth", "imports", "scheduler", "fetches", "commands", "serving")
+PROGRAMS = ("reads", "auth", "imports", "scheduler", "fetches", "oauth2", "commands", "serving")
 
 
 def run(program: str, directory: Path) -> dict[str, Any]:

@@ -163,10 +163,17 @@ def test_a_store_that_others_can_look_into_is_a_warning(tmp_path):
 
 
 def test_the_usual_store_is_looked_at_only_if_a_source_needs_it(tmp_path):
-    environ = {"XDG_STATE_HOME": "/no/such/place"}
+    environ = {"XDG_STATE_HOME": "/dev/null/no-directory"}
 
     assert problems(tmp_path, SOURCE, environ) == {}
     assert list(problems(tmp_path, REFRESH, environ)) == ["store.directory"]
+
+
+def test_the_usual_store_is_made_with_all_above_it(tmp_path):
+    environ = {"XDG_STATE_HOME": str(tmp_path / "of" / "nobody")}
+
+    assert problems(tmp_path, REFRESH, environ) == {}
+    assert not (tmp_path / "of").exists()
 
 
 def test_a_reload_checks_the_store_of_the_file_and_goes_on_with_the_one_that_runs(tmp_path):

@@ -139,9 +139,7 @@ class RefusedError(FetchError):
         message: What happened and what to do, if more is known than the reason.
     """
 
-    def __init__(
-        self, reason: str, *, retry_after: float | None = None, message: str | None = None
-    ) -> None:
+    def __init__(self, reason: str, *, retry_after: float | None = None, message: str | None = None) -> None:
         super().__init__(
             message
             or f"the backend refused to issue a token ({reason}); the keeper will probe slowly. "

@@ -6,33 +6,22 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from token_keeper._errors import ConfigError
-from token_keeper._model import Finding, Secret
+from token_keeper._model import Secret
 from token_keeper._redact import is_secret_name
 from token_keeper.cli._configuration import config_option
 from token_keeper.cli._doctor_config import configured
+from token_keeper.cli._doctor_page import as_page
 from token_keeper.cli._group import SafeUsageError, fail
 from token_keeper.cli._input import EXPECTABLE, MAX_SECRET, Seconds, expectations, read_secret
 from token_keeper.cli._inspect import PRODUCTS
-from token_keeper.cli._output import Row, Section, terminal_width, write_json, write_page
-from token_keeper.doctor import (
-    Connect,
-    Order,
-    ProductStatus,
-    ProductVerdict,
-    Report,
-    Request,
-    Status,
-    Step,
-    examine,
-    timeline,
-)
+from token_keeper.cli._output import terminal_width, write_json, write_page
+from token_keeper.doctor import Connect, Order, Request, examine
 from token_keeper.inspection import Expectations
 from token_keeper.inspection._reading import looks_like_jwt
 from token_keeper.profiles import profile_named
@@ -42,7 +31,6 @@ EXIT_FAILED = 1
 MARGIN = 6
 """Columns that a page puts around a line of text."""
 
-STYLES = {Status.OK: "good", Status.WARNING: "warning", Status.FAILED: "error", Status.SKIPPED: "quiet"}
 HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 PROBLEMS = {
@@ -110,7 +98,8 @@ def doctor(
         token-keeper doctor --config keeper.toml chat
 
     With --config it examines the source of the token NAME as the sidecar
-    would; without NAME the only one.
+    would, of whatever type; without NAME the only one. A refresh token is not
+    spent: then it looks into the store.
 
     It asks once, with the very code that a keeper asks with. It shows neither
     the token nor anything that was sent; the query of the URL is not shown either.
@@ -118,15 +107,15 @@ def doctor(
     Exit codes: 0 no step failed, 1 one did, 64 wrong usage, 66 a file cannot be read,
     69 --connect or --config without the package that it needs, 78 the configuration cannot work.
     """  # noqa: D301 # click looks for the character, not for its name.
-    if config is not None:
-        if url_option is not None:
-            raise _usage("--url cannot be combined with --config, which says it")
-        order = configured(config, url, **options)
-    elif (url is None) == (url_option is None):
+    if config is not None and url_option is not None:
+        raise _usage("--url cannot be combined with --config, which says it")
+    if config is None and (url is None) == (url_option is None):
         raise _usage("give one URL, as URL or as --url")
-    else:
-        order = _order(url or url_option or "", **options)
     try:
+        if config is not None:
+            order = configured(config, url, **options)
+        else:
+            order = _order(url or url_option or "", **options)
         report = asyncio.run(examine(order))
     except ConfigError as wrong:
         if config is not None:
@@ -238,59 +227,3 @@ def _refuse(wrong: ConfigError) -> NoReturn:
 
 def _usage(problem: str) -> SafeUsageError:
     return SafeUsageError(problem, click.get_current_context())
-
-
-def as_page(report: Report, *, width: int) -> Iterator[Section]:
-    """Yield the form that people read."""
-    yield Section(heading=report.url)
-    yield Section(rows=[row for step in report.steps for row in _rows(step, report)])
-    picture = timeline(report.marks, width)
-    if picture:
-        yield Section(heading="Timeline", rows=[Row(label="", text=line) for line in picture])
-    yield _verdict(report)
-
-
-def _rows(step: Step, report: Report) -> Iterator[Row]:
-    yield Row(
-        label=f"{step.status:<7}  {step.name}",
-        text=step.summary.removeprefix("skipped: "),
-        notes=step.notes,
-        style=STYLES[step.status],
-    )
-    if step.name == "findings":
-        yield from (_finding_row(finding) for finding in report.findings)
-        return
-    if step.name == "products":
-        yield from (_product_row(name, verdict) for name, verdict in (report.products or {}).items())
-    if step.remedy:
-        yield Row(label="", text=f"-> {step.remedy}")
-
-
-def _finding_row(finding: Finding) -> Row:
-    notes = (f"-> {finding.hint}",) if finding.hint else ()
-    text = f"{finding.code}: {finding.message}"
-    return Row(label=f"{'':9}{finding.severity}", text=text, notes=notes, style=finding.severity.value)
-
-
-def _product_row(name: str, verdict: ProductVerdict) -> Row:
-    reasons = "; ".join(reason.message for reason in verdict.reasons)
-    words = {
-        ProductStatus.OK: ("ok", "good"),
-        ProductStatus.NOT_GRANTED: ("not granted", "quiet"),
-        ProductStatus.REFUSED: (f"will be refused because {reasons}", "error"),
-    }
-    text, style = words[verdict.status]
-    return Row(label=f"{'':9}{name}", text=text, style=style)
-
-
-def _verdict(report: Report) -> Section:
-    counts: Mapping[Status, int] = {
-        status: sum(step.status is status for step in report.steps) for status in Status
-    }
-    failed, warned = counts[Status.FAILED], counts[Status.WARNING]
-    if failed:
-        first = next(step for step in report.steps if step.status is Status.FAILED)
-        return Section(heading=f"Failed: {first.name}: {first.summary}", style="error")
-    if warned:
-        return Section(heading=f"It works, with {warned} warning{'s' * (warned != 1)}.", style="warning")
-    return Section(heading="All is well.", style="good")

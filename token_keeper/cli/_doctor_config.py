@@ -8,16 +8,17 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from token_keeper._errors import ConfigError, FetchError
-from token_keeper._model import Secret
 from token_keeper.cli._configuration import loaded
 from token_keeper.cli._group import SafeUsageError, fail
 from token_keeper.cli._input import read_secret
-from token_keeper.doctor import Connect, Order, Request
+from token_keeper.cli._subjects import subject_in
+from token_keeper.doctor import Connect, Order, Subject
 
 ALSO = frozenset({"config", "url", "secret_file", "connect", "twilsock_url", "region", "as_json"})
 """The parameters that go with `--config`; what the others say stands in the file."""
 MOST_NAMES = 8
+TIMEOUT_S = 10.0
+"""For a source that has no time limit of its own."""
 
 
 def configured(  # noqa: PLR0913 # One per option.
@@ -52,33 +53,22 @@ def configured(  # noqa: PLR0913 # One per option.
     if name is None or name not in by_name:
         fail(_which(list(by_name), is_named=name is not None), os.EX_DATAERR if name else os.EX_USAGE)
     parts = by_name[name]
-    request = _request(name, parts.config.source)
+    subject = subject_in(checked, name)
     return Order(
-        request=request,
+        request=subject,
         profile=parts.config.profile,
         expect=parts.expect,
         policy=parts.policy,
         key=read_secret(secret_file),
-        connect=(
-            Connect(url=twilsock_url, region=region, timeout=request.timeout, ca_file=request.ca_file)
-            if connect
-            else None
-        ),
+        connect=_connect(subject, twilsock_url, region) if connect else None,
     )
 
 
-def _request(name: str, source: object) -> Request:
-    from token_keeper.sidecar.config._model import HttpSourceConfig  # noqa: PLC0415 # It needs an extra.
-    from token_keeper.sidecar.config._sources import words_of  # noqa: PLC0415 # As above.
-
-    if not isinstance(source, HttpSourceConfig):
-        raise ConfigError("type", "is one that the doctor does not know: it examines http")
-    try:
-        words = words_of(source, ("tokens", name, "source"), os.environ)
-    except FetchError as error:
-        fail(str(error), os.EX_CONFIG)
-    words["headers"] = {key: Secret(value) for key, value in words.get("headers", {}).items()}
-    return Request(**words)
+def _connect(subject: Subject, url: str | None, region: str | None) -> Connect:
+    words = subject.words
+    return Connect(
+        url=url, region=region, timeout=words.get("timeout", TIMEOUT_S), ca_file=words.get("ca_file")
+    )
 
 
 def _which(names: list[str], *, is_named: bool) -> str:

@@ -25,6 +25,7 @@ COMMANDS = {
     "events": ("token_keeper.cli._events:events", "Follow what happens to the sidecar's tokens."),
     "refresh": ("token_keeper.cli._refresh:refresh", "Have the sidecar fetch a token now."),
     "denied": ("token_keeper.cli._denied:denied", "Tell the sidecar that a server refused its token."),
+    "login": ("token_keeper.cli.login._command:login", "Log in for a token whose source needs a person."),
     "dashboard": ("token_keeper.cli._dashboard:dashboard", "Open the sidecar's page in a browser."),
 }
 """By name: where the command is, and what it is for."""

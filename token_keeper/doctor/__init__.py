@@ -1,4 +1,4 @@
-"""Examines a backend step by step, from its name to what becomes of its token."""
+"""Examines where tokens come from step by step, and what becomes of the token that came."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from token_keeper.doctor._examine import Order, examine, shown_url
 from token_keeper.doctor._fetch import Request
 from token_keeper.doctor._forecast import Forecast, forecast
 from token_keeper.doctor._report import ProductStatus, ProductVerdict, Report, Status, Step
+from token_keeper.doctor._subject import Subject
 from token_keeper.doctor._timeline import Mark, timeline
 
 __all__ = [
     "examine",
     "Order",
     "Request",
+    "Subject",
     "Connect",
     "Report",
     "Step",

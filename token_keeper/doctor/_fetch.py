@@ -17,7 +17,7 @@ from token_keeper.sources import HttpSource
 from token_keeper.sources._exchange import BODY_LIMIT, ENCODING, inflated
 from token_keeper.sources._times import server_time
 
-_CONTENT_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,32}/[a-z0-9.+-]{1,64}", re.ASCII)
+CONTENT_TYPE: Final = re.compile(r"[a-z0-9.+-]{1,32}/[a-z0-9.+-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ class _Watch(httpx.Auth):
         self.status = response.status_code
         self.http_version = response.http_version[:16]
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self.content_type = kind if _CONTENT_TYPE.fullmatch(kind) else None
+        self.content_type = kind if CONTENT_TYPE.fullmatch(kind) else None
         self._encoding = response.extensions.get(ENCODING, "")
         self._chunks.clear()
         if isinstance(response.stream, httpx.AsyncByteStream):

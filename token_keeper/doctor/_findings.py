@@ -43,8 +43,8 @@ class Examined:
     skew_s: float
 
 
-def http_step(observed: Observed) -> Step:
-    """Say how the backend answered."""
+def http_step(observed: Observed, *, takes_options: bool = True) -> Step:
+    """Say how the backend answered. As `token_step`."""
     details = {
         "status": observed.status,
         "seconds": round(observed.seconds, 3),
@@ -54,7 +54,7 @@ def http_step(observed: Observed) -> Step:
     }
     took = length(observed.seconds)
     if observed.status is None or _is_http_failure(observed):
-        found, remedy = told(observed.error, status=observed.status)
+        found, remedy = told(observed.error, status=observed.status, takes_options=takes_options)
         is_told = observed.status is None or (observed.error is not None and observed.error.timed_out)
         seen = "" if is_told else f", in {took}"
         return Step(name="http", status=Status.FAILED, summary=found + seen, details=details, remedy=remedy)
@@ -73,44 +73,73 @@ def _is_http_failure(observed: Observed) -> bool:
     return observed.error is not None and not (is_success and isinstance(observed.error, ResponseError))
 
 
-def token_step(observed: Observed) -> Step:
-    """Say where in the answer the token stood."""
+def token_step(observed: Observed, *, takes_options: bool = True) -> Step:
+    """Say where in the answer the token stood.
+
+    Args:
+        observed: The fetch.
+        takes_options: Whether the user gave options, not the words of a source.
+    """
     if observed.issued is None:
-        found, remedy = told(observed.error)
-        return Step(name="token", status=Status.FAILED, summary=found, remedy=remedy)
-    secret = observed.issued.secret
-    count = len(secret.reveal())
+        return unfound_step(observed.error, takes_options=takes_options)
     path = observed.path
     place = _PLACES.get(path or "", f"found at {path}") if path is not None else "found"
+    return found_step(observed.issued, place, path=path)
+
+
+def unfound_step(error: FetchError | None, *, takes_options: bool = False) -> Step:
+    """Say why there is no token. As `token_step`."""
+    found, remedy = told(error, takes_options=takes_options)
+    return Step(name="token", status=Status.FAILED, summary=found, remedy=remedy)
+
+
+def found_step(issued: Issued, place: str, *, path: str | None = None) -> Step:
+    """Say what was found, without showing it.
+
+    Args:
+        issued: The token, with what was said beside it.
+        place: Where it was, for people.
+        path: Where in a JSON document, if it is known.
+    """
+    count = len(issued.secret.reveal())
     return Step(
         name="token",
         status=Status.OK,
-        summary=f"{place}: {count} characters, fingerprint {secret.fingerprint}",
+        summary=f"{place}: {count} characters, fingerprint {issued.secret.fingerprint}",
         details={
             "path": path,
-            "fingerprint": secret.fingerprint,
+            "fingerprint": issued.secret.fingerprint,
             "length": count,
-            "expires_in": observed.issued.expires_in,
-            "expires_at": observed.issued.expires_at,
+            "expires_in": issued.expires_in,
+            "expires_at": issued.expires_at,
         },
     )
 
 
-def told(error: FetchError | None, *, status: int | None = None) -> tuple[str, str]:
+def told(
+    error: FetchError | None, *, status: int | None = None, takes_options: bool = True
+) -> tuple[str, str]:
     """Return what a failed fetch says, and its remedy, without what only keepers need to hear."""
     if error is None:
         return "there was no answer", "Look at the backend's log."
     if isinstance(error, RefusedError):
-        remedy = "Check what authorizes the request: --header, --json-body, and the account at the backend."
-        return f"the backend refused to issue a token: {status}{_reason(error)}", remedy
+        remedy = _UNAUTHORIZED if takes_options else _UNAUTHORIZED_WORDS
+        reason = error.reason if error.is_certain or status is None else None
+        said = ", ".join(str(part) for part in (status, reason) if part is not None)
+        return f"the backend refused to issue a token: {said}", remedy
     found, _, remedy = str(error).partition(_STAYS)
-    for keeper_word, option in _OPTIONS.items():
-        remedy = remedy.replace(keeper_word, option)
+    if takes_options:
+        for keeper_word, option in _OPTIONS.items():
+            remedy = remedy.replace(keeper_word, option)
     return found, remedy and f"{remedy.rstrip('.')}."
 
 
-def _reason(error: RefusedError) -> str:
-    return f", {error.reason}" if error.is_certain else ""
+_UNAUTHORIZED: Final = (
+    "Check what authorizes the request: --header, --json-body, and the account at the backend."
+)
+_UNAUTHORIZED_WORDS: Final = (
+    "Check what authorizes the request: the credentials of the source, and the account at the backend."
+)
 
 
 _OPTIONS: Final = {

@@ -138,8 +138,13 @@ def _formula(remaining_s: float | None, policy: RefreshPolicy) -> tuple[str, ...
     )
 
 
-def schedule_step(found: Forecast) -> Step:
-    """Say when the token will be refreshed, and what the backend may do meanwhile."""
+def schedule_step(found: Forecast, *, is_new: bool = True) -> Step:
+    """Say when the token will be refreshed, and what the backend may do meanwhile.
+
+    Args:
+        found: The forecast.
+        is_new: Whether the token was issued just now: if not, nobody wonders that it is half used.
+    """
     if found.remaining_s is None:
         return Step(
             name="schedule",
@@ -150,12 +155,12 @@ def schedule_step(found: Forecast) -> Step:
         )
     early, late = found.earliest - found.now, found.latest - found.now
     when = f"in {length(late)}" if round(early) == round(late) else f"in {length(early)} to {length(late)}"
-    status, remedy = _judged(found)
+    status, remedy = _judged(found, is_new=is_new)
     budget = length(found.budget_s or 0)
     attempts, single = ("attempt", "s") if found.attempts == 1 else ("attempts", "")
     notes = (
         *found.formula,
-        f"after a start: from {_soon(found.splayed_earliest - found.now)} on, so that replicas spread out",
+        *_splay(found),
         f"outage budget: {budget} from the refresh to the expiry; {found.attempts} {attempts} fit{single}",
         *_share(found),
     )
@@ -168,8 +173,15 @@ def schedule_step(found: Forecast) -> Step:
     )
 
 
-def _judged(found: Forecast) -> tuple[Status, str]:
-    if found.used is not None and found.used >= CACHED_SHARE:
+def _splay(found: Forecast) -> tuple[str, ...]:
+    if found.splayed_earliest >= found.earliest:
+        return ()
+    begin = _soon(found.splayed_earliest - found.now)
+    return (f"after a start: from {begin} on, so that replicas spread out",)
+
+
+def _judged(found: Forecast, *, is_new: bool) -> tuple[Status, str]:
+    if is_new and found.used is not None and found.used >= CACHED_SHARE:
         remedy = "The backend caches tokens: let it make a new one for each request, or drop it much earlier."
         return Status.WARNING, remedy
     if found.attempts is not None and found.attempts < ENOUGH_ATTEMPTS:

@@ -86,6 +86,7 @@ class Report:
         forecast: When a keeper would refresh the token, if it would keep it.
         products: What each product will make of it, if it is a token for products.
         marks: The token's times, for a picture.
+        links: The reports on the sources of a chain, by name; the rest is about the token that is used.
     """
 
     url: str
@@ -94,6 +95,7 @@ class Report:
     forecast: Forecast | None = None
     products: Mapping[str, ProductVerdict] | None = None
     marks: tuple[Mark, ...] = ()
+    links: Mapping[str, Report] | None = None
 
     @property
     def ok(self) -> bool:
@@ -102,7 +104,7 @@ class Report:
 
     def as_dict(self) -> dict[str, object]:
         """Return the form that programs read."""
-        return {
+        document: dict[str, object] = {
             "url": self.url,
             "ok": self.ok,
             "steps": [step.as_dict() for step in self.steps],
@@ -113,6 +115,9 @@ class Report:
                 else None
             ),
         }
+        if self.links is not None:
+            document["links"] = {name: link.as_dict() for name, link in self.links.items()}
+        return document
 
 
 def skipped(names: Sequence[str], why: str) -> tuple[Step, ...]:

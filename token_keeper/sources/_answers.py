@@ -70,13 +70,13 @@ def token_in(answer: Answer, place: TokenPlace) -> Issued:
     if needs_body(answer.status):
         if code in PERMANENT_REASONS:
             raise RefusedError(str(code), retry_after=wait)
-        if answer.status in _DENIALS and not _is_page(answer):
+        if answer.status in _DENIALS and not is_page(answer):
             raise RefusedError(f"http_{answer.status}", retry_after=wait)
     raise TransientFetchError(_message(answer, code), retry_after=wait)
 
 
 def _message(answer: Answer, code: str | None) -> str:
-    detail = f" ({code})" if code else " with a web page, as a firewall does" if _is_page(answer) else ""
+    detail = f" ({code})" if code else " with a web page, as a firewall does" if is_page(answer) else ""
     hint = _HINTS.get(
         answer.status,
         "Check headers, params and body" if answer.status < 500 else "The keeper tries again by itself",
@@ -84,7 +84,7 @@ def _message(answer: Answer, code: str | None) -> str:
     return f"the backend answered {answer.status}{detail}; a valid token stays. {hint}"
 
 
-def _is_page(answer: Answer) -> bool:
+def is_page(answer: Answer) -> bool:
     """Whether *answer* is HTML. Its `Content-Type` counts only if it has no readable body."""
     text = (answer.text or "").removeprefix("\ufeff").lstrip()
     return text.startswith("<") if text else answer.headers.get("content-type", "").startswith("text/html")

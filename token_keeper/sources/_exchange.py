@@ -31,7 +31,9 @@ _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 class Question:
     """What to send, with its secrets: never shown.
 
-    `params`, `json` and `data` are as in httpx; `auth` is an Auth of its, a pair, or None.
+    `params`, `json`, `data` and `extensions` are as in httpx; `auth` is an Auth of its, a pair, or None.
+    With `keeps_method` a redirect that would turn POST into GET is an error; with
+    `reads_all` the body is read whatever the status.
     """
 
     method: str
@@ -42,6 +44,9 @@ class Question:
     data: Any
     auth: Any
     connect_timeout_s: float
+    extensions: Any = None
+    keeps_method: bool = False
+    reads_all: bool = False
 
 
 async def ask(client: Any, question: Question) -> Answer:
@@ -59,11 +64,16 @@ async def ask(client: Any, question: Question) -> Answer:
         response = await client.send(request, stream=True, auth=auth, follow_redirects=False)
         try:
             if not response.has_redirect_location:
-                return await _answer(response)
+                return await _answer(response, reads_all=question.reads_all)
             request = response.next_request
         finally:
             await response.aclose()
         _check_redirect(origin, _origin(request.url))
+        if question.keeps_method and request.method != question.method:
+            raise ResponseError(
+                f"the backend answered {question.method} with a redirect that asks for {request.method}, "
+                "which would lose what was sent; a valid token stays. Make its target the URL"
+            )
     raise ResponseError(
         f"the backend redirects more than {_MOST_REDIRECTS} times; a valid token stays. Check the URL"
     )
@@ -107,6 +117,7 @@ def _request(client: Any, question: Question, package: ModuleType) -> Any:
         json=question.json,
         data=question.data,
         timeout=package.Timeout(None, connect=question.connect_timeout_s),
+        extensions=question.extensions,
     )
 
 
@@ -116,11 +127,11 @@ def _auth(client: Any, auth: Any, package: ModuleType) -> Any:
     return auth if auth is not None else (client.auth or package.Auth())
 
 
-async def _answer(response: Any) -> Answer:
+async def _answer(response: Any, *, reads_all: bool) -> Answer:
     received_at, begin = time.time(), asyncio.get_running_loop().time()
     headers = {name.lower(): value for name, value in response.headers.items()}
     text, problem = None, None
-    if needs_body(response.status_code):
+    if reads_all or needs_body(response.status_code):
         try:
             text = await _text(response)
         except ResponseError as error:

@@ -7,7 +7,7 @@ It decides what is sent and when it is sent again. How that travels is in
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from token_keeper._errors import ConfigError, FetchError, TransientFetchError
 from token_keeper._model import Issued
@@ -18,13 +18,9 @@ from token_keeper.sources._exchange import Question, ask
 from token_keeper.sources._network import network_problem, too_slow
 from token_keeper.sources._place import TokenPlace
 from token_keeper.sources._source import FETCH_TIMEOUT_S, as_cause, check_seconds, cleanly, without_traces
+from token_keeper.sources._tries import retrying
 from token_keeper.sources._values import Values
 
-if TYPE_CHECKING:
-    import tenacity
-
-_FIRST_PAUSE_S: Final = 0.5
-_PAUSE_JITTER_S: Final = 0.25
 # Before ours, so that httpcore notices by itself: it leaks a socket that is cancelled in its TLS handshake.
 _CONNECT_SHARE: Final = 0.9
 _HEADERS: Final = {
@@ -157,7 +153,7 @@ class HttpSource:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
                 question = await self._question()
                 client = await self._lease.client()
-                outcome: Issued | FetchError = await _retrying(tries)(self._try, client, question)
+                outcome: Issued | FetchError = await retrying(tries)(self._try, client, question)
                 return outcome
         except FetchError as error:
             return without_traces(error)
@@ -217,23 +213,3 @@ class HttpSource:
             return too_slow(self.origin, self._timeout)
         except Exception as error:  # noqa: BLE001 - Sorted there by type.
             return network_problem(error, package_of(client), self.origin)
-
-
-def _retrying(tries: int) -> tenacity.AsyncRetrying:
-    import tenacity  # noqa: PLC0415 - `import token_keeper` is quick.
-
-    return tenacity.AsyncRetrying(
-        sleep=asyncio.sleep,
-        stop=tenacity.stop_after_attempt(max(1, tries)),
-        wait=tenacity.wait_exponential(multiplier=_FIRST_PAUSE_S) + tenacity.wait_random(0, _PAUSE_JITTER_S),
-        retry=tenacity.retry_if_result(_may_pass_at_once),
-        retry_error_callback=_last_outcome,
-    )
-
-
-def _may_pass_at_once(outcome: Issued | FetchError) -> bool:
-    return isinstance(outcome, TransientFetchError) and outcome.retry_after is None
-
-
-def _last_outcome(state: tenacity.RetryCallState) -> Any:
-    return state.outcome.result() if state.outcome is not None else None

@@ -27,28 +27,34 @@ class Endpoint:
     path: str
 
 
-def endpoint_of(url: object, *, allow_http: bool) -> Endpoint:
+def endpoint_of(
+    url: object, *, allow_http: bool, key: str = "url", instead: str = "auth=(user, password)"
+) -> Endpoint:
     """Take *url* apart.
+
+    Args:
+        url: What the user set.
+        allow_http: Whether secrets may be sent in the clear.
+        key: The setting that it is, as the user wrote it.
+        instead: How a user and a password are given.
 
     Raises:
         ConfigError: If it is not one to send secrets to.
     """
     if not isinstance(url, str) or not _URL.fullmatch(url) or "\\" in url:
-        raise ConfigError(
-            "url", "must be visible ASCII without backslashes, such as https://example.com/token"
-        )
+        raise ConfigError(key, "must be visible ASCII without backslashes, such as https://example.com/token")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError:
-        raise ConfigError("url", "cannot be parsed: check the host and the port") from None
+        raise ConfigError(key, "cannot be parsed: check the host and the port") from None
     if parts.scheme not in _PORTS or not host:
-        raise ConfigError("url", "must start with https:// and a host")
+        raise ConfigError(key, "must start with https:// and a host")
     if "@" in parts.netloc:
-        raise ConfigError("url", "must not hold a user or a password: give them as auth=(user, password)")
+        raise ConfigError(key, f"must not hold a user or a password: give them as {instead}")
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         raise ConfigError(
-            "url", f"would send secrets to {host} in the clear: use https, or set allow_http=True"
+            key, f"would send secrets to {host} in the clear: use https, or set allow_http=True"
         )
     shown = f"[{host}]" if ":" in host else host
     origin = f"{parts.scheme}://{shown}:{port or _PORTS[parts.scheme]}"

@@ -29,7 +29,7 @@ class DirectoryStore:
 
     Any number of processes may use one directory at once: they take turns. Without
     a key the files are protected by their mode alone, 0600. Nothing is touched
-    before the first use; then the directory is made, 0700, if its parent is there.
+    before the first use; then the directory is made, 0700.
 
     Args:
         directory: On a local disk: some network file systems have no locks.
@@ -38,12 +38,13 @@ class DirectoryStore:
         key_credential: The name of a systemd credential that holds such keys.
         keyring: True, or a service and a user: the entry of the desktop's keyring
             that holds the key. It is made if it is missing and nothing is sealed yet.
+        parents: Whether to make missing directories above it, too, 0700.
 
     Raises:
         ConfigError: If the words cannot work, or what they need is not installed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - Four ways to have a key, of which one is used.
         self,
         directory: str | os.PathLike[str],
         *,
@@ -51,12 +52,14 @@ class DirectoryStore:
         key_file: str | os.PathLike[str] | None = None,
         key_credential: str | None = None,
         keyring: bool | tuple[str, str] | None = None,
+        parents: bool = False,
     ) -> None:
         # From here on no frame shows it.
         key = _hidden(key)
         self._directory = _directory_of(directory)
         self._keys: Keys | None = None
         self._keys = keys_of(self._directory, key, key_file, key_credential, keyring)
+        self._parents = parents
         self._is_swept = False
 
     def __repr__(self) -> str:
@@ -67,7 +70,7 @@ class DirectoryStore:
         return DirectorySlot(self, Grant(self._directory, checked_name(name)))
 
     def _try_lease(self, grant: Grant) -> DirectoryLease | None:
-        directory = made_directory(self._directory)
+        directory = made_directory(self._directory, parents=self._parents)
         lock = None
         try:
             lock = locked(directory, grant.lock, f"{self._directory}/{grant.lock}")

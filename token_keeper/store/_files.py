@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from token_keeper._errors import StoreError
@@ -42,8 +43,12 @@ def opened_directory(path: str) -> int | None:
     return directory
 
 
-def made_directory(path: str) -> int:
-    """Return a descriptor of the directory *path*, which is made if it is missing. Its parent must exist.
+def made_directory(path: str, *, parents: bool = False) -> int:
+    """Return a descriptor of the directory *path*, which is made if it is missing.
+
+    Args:
+        path: Absolute.
+        parents: Whether to make those above it, too.
 
     Raises:
         StoreError: As `opened_directory`, or if it cannot be made.
@@ -54,6 +59,8 @@ def made_directory(path: str) -> int:
             return directory
         parent = os.path.split(path)[0] or "/"
         try:
+            if parents:
+                _make_parents(parent)
             os.mkdir(path, 0o700)  # noqa: PTH102 - A text, as the user gave it.
             _sync(parent)
         except FileExistsError:
@@ -61,6 +68,13 @@ def made_directory(path: str) -> int:
         except OSError as error:
             raise failed(path, "cannot be made", error, parent) from error
     raise StoreError(path, f"is there and is not: a broken symbolic link? {AWAY}")
+
+
+def _make_parents(path: str) -> None:
+    """Make what is missing of the directory *path*: for us alone, as it is for our sake."""
+    missing = [one for one in (Path(path), *Path(path).parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(0o700, exist_ok=True)
 
 
 def envelope_in(directory: int, file: str) -> Envelope | str | None:

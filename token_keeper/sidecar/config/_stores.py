@@ -6,6 +6,7 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from token_keeper._errors import ConfigError, StoreError
@@ -45,6 +46,19 @@ def default_directory(environ: Mapping[str, str]) -> str:
     return f"{state}/token-keeper"
 
 
+def store_of(config: StoreConfig, environ: Mapping[str, str]) -> DirectoryStore:
+    """Return the store that *config* says. Nothing is touched.
+
+    Raises:
+        ConfigError: If it cannot be used.
+    """
+    words: dict[str, Any] = {key: getattr(config, key) for key in _KEYS if getattr(config, key)}
+    # Of a fresh account ~/.local/state is not there yet, and XDG has us make it.
+    return DirectoryStore(
+        config.directory or default_directory(environ), parents=config.directory is None, **words
+    )
+
+
 def place_of(at: At, notes: Notes) -> tuple[Store, str]:
     """Return the store, and the name under which the source at *at* keeps its grant there."""
     # ("tokens", NAME, "source"), and for a link of a chain (..., "sources", LINK).
@@ -70,22 +84,17 @@ def _opened(config: StoreConfig, at: At, notes: Notes) -> Store:
 
 
 def _made(config: StoreConfig, at: At, notes: Notes) -> Store:
-    directory = config.directory or default_directory(notes.environ)
     try:
-        return DirectoryStore(directory, **_key_of(config))
+        return store_of(config, notes.environ)
     except ConfigError as error:
         notes.wrong((*at, error.key), error.problem)
     return MemoryStore()
 
 
-def _key_of(config: StoreConfig) -> dict[str, Any]:
-    return {key: getattr(config, key) for key in _KEYS if getattr(config, key)}
-
-
 def _examine(config: StoreConfig, at: At, notes: Notes) -> None:
     """Note what can be seen without writing."""
     directory = config.directory or default_directory(notes.environ)
-    problem = notes.once(_unusable, directory)
+    problem = notes.once(_unusable, _there(directory) if config.directory is None else directory)
     if problem is not None:
         notes.wrong((*at, "directory"), problem)
     elif notes.once(_is_open, directory):
@@ -109,6 +118,12 @@ def _credential(config: StoreConfig, at: At, notes: Notes) -> str | None:
     problem = f"needs ${CREDENTIALS}, which systemd sets for units with LoadCredential="
     notes.wrong((*at, "key_credential"), problem)
     return None
+
+
+def _there(path: str) -> str:
+    """Return the first directory on the way to *path* that is missing; *path* itself if none is."""
+    above = [one for one in Path(path).parents if not one.exists()]
+    return str(above[-1]) if above else path
 
 
 def _unusable(path: str) -> str | None:

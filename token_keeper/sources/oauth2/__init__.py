@@ -1,1 +1,6 @@
-"""Tokens from an OAuth 2.0 token endpoint."""
+"""Tokens from an OAuth 2.0 authorization server."""
+
+from token_keeper.sources.oauth2._oauth2 import OAuth2Source
+from token_keeper.sources.oauth2._outcomes import DeviceCode
+
+__all__ = ["OAuth2Source", "DeviceCode"]

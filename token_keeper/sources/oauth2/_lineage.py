@@ -27,8 +27,8 @@ LOCK_WAIT_S: Final = 20.0
 """Longest wait for another process that renews the same grant."""
 FLIGHT_S: Final = 30.0
 """Longest renewal, without the wait for others."""
-END_S: Final = 1.5
-"""How long an exchange may go on when its source is closed."""
+END_S: Final = 1.0
+"""How long what was cancelled may take to notice."""
 _FIRST_POLL_S: Final = 0.02
 _LONGEST_POLL_S: Final = 0.25
 _REMEMBERED: Final = 64
@@ -171,13 +171,15 @@ class Lineage:
                 yield
 
     async def aclose(self) -> None:
-        """End a renewal: at once if nothing was sent, else after its answer, but within 1.5 s."""
+        """End a renewal: at once if nothing was sent, else after its answer, or when this is cancelled."""
         flight, self._flight = self._flight, None
         if flight is not None and not flight.done() and flight.get_loop() is asyncio.get_running_loop():
-            if self._renewal.is_sending:
+            try:
+                if self._renewal.is_sending:
+                    await asyncio.wait({flight}, timeout=FLIGHT_S)
+            finally:
+                flight.cancel()
                 await asyncio.wait({flight}, timeout=END_S)
-            flight.cancel()
-            await asyncio.wait({flight}, timeout=END_S)
         # The last chance for what is in memory only; if it fails, the fetch has said so.
         if self._renewal.is_behind:
             with suppress(FetchError, StoreError, TimeoutError):

@@ -1,0 +1,1 @@
+"""`token-keeper login`: a person approves, at another page, that this machine gets tokens."""
