@@ -1,4 +1,4 @@
-"""Twilio's real packages of npm, in processes of Node.js that the tests drive."""
+"""Real packages of npm, in processes of Node.js that the tests drive."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class CannotInstallError(Exception):
     """Node.js, npm or the registry is not there."""
 
 
-def installed(folder: Path) -> Path:
-    """Install the packages of tests/js below *folder*, once. Returns its node_modules."""
+def installed(folder: Path, package: Path = JS / "package.json") -> Path:
+    """Install what *package* wants below *folder*, once. Returns its node_modules."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             raise CannotInstallError(f"{program} is not installed")
-    wanted = (JS / "package.json").read_text()
+    wanted = package.read_text()
     stamp = folder / "installed.json"
     with (folder / "lock").open("w") as lock:  # Tests of several files run side by side.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -38,10 +38,12 @@ def installed(folder: Path) -> Path:
     return folder / "node_modules"
 
 
-def modules_or_skip(config: pytest.Config) -> Path:
+def modules_or_skip(
+    config: pytest.Config, package: Path = JS / "package.json", *, cache: str = "twilio-npm"
+) -> Path:
     """Return the installed packages, or skip the test."""
     try:
-        return installed(config.cache.mkdir("twilio-npm"))
+        return installed(config.cache.mkdir(cache), package)
     except CannotInstallError as error:
         pytest.skip(f"the real packages of npm cannot be had: {error}")
 
