@@ -169,7 +169,7 @@ class World:
             seed=seed,
             extra=extra,
             rule=self.rule,
-            needs="log in",
+            needs="run token-keeper login",
             log=self.log,
             wall=self.wall,
         )

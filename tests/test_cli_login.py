@@ -251,6 +251,24 @@ def test_a_sidecar_that_runs_has_the_token_at_once(tmp_path, server):
     assert server.counts["issued"] == 1
 
 
+def test_a_sidecar_that_looks_in_another_store_is_not_said_to_have_the_login(tmp_path, server):
+    table = grant(server).replace("device_code", "refresh_token")
+    path = config(tmp_path, table, f'refresh_token = "{server.login("tv")}"')
+    with begun("serve", "--config", path) as sidecar:
+        line_of(sidecar.stderr, containing="tokenUpdated")
+        elsewhere = tmp_path / "elsewhere.toml"
+        elsewhere.write_text(Path(config(tmp_path, grant(server))).read_text().replace("/state", "/other"))
+        with logging_in(server, "chat", "--json", "--config", str(elsewhere)) as process:
+            server.decide(approve=True)
+            _, stdout, _ = finished(process)
+        sidecar.terminate()
+        sidecar.communicate(timeout=20)
+
+    said = json.loads(stdout)["sidecar"]
+    assert (said["running"], said["refreshed"]) == (True, False)
+    assert "write directory under [store]" in said["message"]
+
+
 def test_in_a_terminal_the_code_is_large_and_the_time_runs(tmp_path, server):
     path = config(tmp_path, grant(server))
     with InTerminal("login", "chat", "--config", path, columns=80, **SCREENLESS) as shown:

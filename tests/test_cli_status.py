@@ -135,6 +135,15 @@ def test_the_link_of_a_chain_that_a_token_came_from_is_said():
     assert [line.rstrip() for line in text_of({**ROW, "source": "backup"})[2:]] == ["  from backup"]
 
 
+@pytest.mark.parametrize(("left", "share"), [(1_800, 1.0), (600, 1.0), (300, 0.5), (0, 0.0)])
+def test_the_bar_of_an_opaque_token_is_full_until_its_refresh_is_due(left, share):
+    ends = NOW + left
+    row = {**ROW, "issued_at": None, "expires_at": ends, "stale_at": ends - 600}
+    drawn = re.search(f"[{UNICODE.bar}]+", text_of(row)[1])[0]
+
+    assert drawn == bar(share, len(drawn), UNICODE)
+
+
 @pytest.mark.parametrize("share", [-1.0, 0.0, 0.3, 0.999, 1.0, 7.0])
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
 def test_a_bar_is_as_wide_as_it_should_be(share, glyphs):

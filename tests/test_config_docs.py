@@ -1,4 +1,4 @@
-"""The page on the configuration says every key with its default, and its examples load."""
+"""The page on the configuration says every key with its default; its examples load, and the README's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pages import blocks_of
 
 from token_keeper.sidecar.config import schema
 
-PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
-EXAMPLES = [block for block in blocks_of(PAGE) if block.language == "toml"]
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "configuration.md").read_text()
+TEXTS = (PAGE, (ROOT / "README.md").read_text())
+EXAMPLES = [block for text in TEXTS for block in blocks_of(text) if block.language == "toml"]
 TABLES = {
     "[server]": "ServerConfig",
     "[tokens.NAME]": "TokenConfig",

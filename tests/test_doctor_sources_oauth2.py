@@ -203,6 +203,13 @@ def test_a_refresh_token_is_not_spent_and_what_is_kept_is_judged(tmp_path, serve
     assert document["step"]["clock"]["status"] == "ok"
 
 
+def test_the_verdict_says_that_a_refresh_token_was_not_tried(tmp_path, server):
+    remember(tmp_path, server, seeds=(_digest(CANARY),))
+    page = run("--config", str(written(tmp_path, store_table(tmp_path) + rotating(server)))).stdout
+
+    assert "\nAll is well. Not seen: whether the server still takes the refresh token." in page
+
+
 def _digest(token):
     from token_keeper.sources.oauth2._rotation import digest
 

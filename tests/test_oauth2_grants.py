@@ -15,7 +15,7 @@ from fetching import failure, fetch, raw
 
 from token_keeper import RefusedError, ResponseError, Secret, TransientFetchError
 from token_keeper.sources import OAuth2Source
-from token_keeper.store import MemoryStore
+from token_keeper.store import MemoryStore, Record
 
 IDS_AND_SECRETS = [
     ("a:b", "c:d"),
@@ -285,6 +285,22 @@ def test_retiring_with_the_access_token_keeps_the_grant():
 
         assert not server.is_active(token)
         assert server.is_active(raw(credentials(server, stored_as="chat", **words)))
+
+
+def test_retiring_shows_the_server_no_token_of_another_owner(server):
+    store = MemoryStore()
+    record = Record(owner="https://elsewhere.example robot", refresh_token=Secret("not-theirs"))
+    with store.slot("chat").try_lease() as lease:
+        lease.write(record)
+    revoking = {"revoke": "refresh_token", "revocation_url": server.endpoint("revocation")}
+    source = credentials(
+        server, grant="refresh_token", refresh_token="seed", store=store, stored_as="chat", **revoking
+    )
+
+    asyncio.run(retired(source))
+
+    assert not server.requests
+    assert store.slot("chat").read() == record
 
 
 def test_a_revocation_that_fails_is_logged_and_raises_nothing(server, caplog):

@@ -204,7 +204,7 @@ def test_a_grant_that_was_revoked_needs_a_login(world):
     world.server.is_revoked = True
     error = failed(process, RefusedError)
     assert error.is_certain
-    assert "Log in again" in str(error)
+    assert "To log in again, run token-keeper login" in str(error)
     assert world.record().mark is None
 
 
@@ -220,7 +220,7 @@ def test_without_a_grant_somebody_has_to_log_in(world):
     world.seed = None
     error = failed(world.process(), RefusedError)
     assert error.reason == "login_required"
-    assert "log in" in str(error)
+    assert "token-keeper login" in str(error)
 
 
 def test_a_newly_configured_refresh_token_begins_anew(world):

@@ -11,7 +11,7 @@ from rotating import OWNER, FaultySlot, World
 
 from token_keeper._errors import RefusedError, ResponseError, StoreError, TransientFetchError
 from token_keeper._model import Issued, Secret
-from token_keeper.sources.oauth2._login import GRANT_TYPE, log_in
+from token_keeper.sources.oauth2._login import log_in
 from token_keeper.sources.oauth2._outcomes import (
     Delivery,
     DeviceAuthorization,
@@ -21,6 +21,7 @@ from token_keeper.sources.oauth2._outcomes import (
 )
 from token_keeper.testing import mint, run_virtual
 
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 CODE = DeviceCode(
     user_code="WDJB-MJHT", verification_uri="https://as.example/device", expires_in=600.0, interval=5.0
 )
@@ -57,7 +58,7 @@ class DeviceServer:
         return DeviceAuthorization(code=self.code, device_code=Secret("the-device-code"))
 
     async def exchange(self, fields):
-        assert fields == {"grant_type": GRANT_TYPE, "device_code": Secret("the-device-code")}
+        assert fields == {"grant_type": DEVICE_GRANT, "device_code": Secret("the-device-code")}
         self.asked.append(asyncio.get_running_loop().time())
         return self.script.popleft() if len(self.script) > 1 else self.script[0]
 
@@ -128,6 +129,19 @@ def test_after_a_failure_of_the_network_it_asks_more_slowly(world):
     server.script[-1] = server.granted()
     logged_in(world, server)
     assert server.pauses() == [10.0, 20.0]
+
+
+def test_an_unknown_error_ends_it(world):
+    server = DeviceServer(world, PENDING, said("account_suspended"))
+    with pytest.raises(TransientFetchError, match="account_suspended"):
+        logged_in(world, server)
+    assert len(server.asked) == 2
+
+
+def test_a_server_that_cannot_answer_now_is_asked_again(world):
+    server = DeviceServer(world, said("temporarily_unavailable"), None)
+    server.script[-1] = server.granted()
+    logged_in(world, server)
 
 
 def test_it_ends_when_the_person_says_no(world):

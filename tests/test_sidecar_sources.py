@@ -193,6 +193,19 @@ def test_a_grant_survives_that_the_sidecar_is_killed_while_it_renews(directory):
         assert server.is_alive(seed)
 
 
+def test_a_refresh_token_that_is_sent_again_is_an_event_of_its_own_in_the_log(directory):
+    with AuthorizationServer(rotate=True, reuse_window_s=60) as server:
+        config = a_store(directory) + a_grant(server, secret_in(directory), server.login())
+        with running(config, directory=directory) as sidecar:
+            sidecar.until_token("user")
+            server.fail(Fault.DROPPED_AFTER)
+            refreshed(sidecar)
+            (line,) = sidecar.logged("refreshTokenSentAgain")
+
+            assert (line["level"], line["keeper"], line["why"]) == ("warning", "user", "replay")
+            assert not sidecar.logged("libraryMessage")
+
+
 def test_a_reload_changes_the_source_and_keeps_the_grant_and_revokes_nothing(directory):
     with AuthorizationServer(rotate=True) as server:
         secret, seed = secret_in(directory), server.login()

@@ -8,16 +8,19 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from storing import a_file, a_key, a_mark, a_record, leased, names_in, put, run_apart
+from storing import PATIENCE_S, a_file, a_key, a_mark, a_record, leased, names_in, put, run_apart
 
 from token_keeper import ConfigError, Secret
 from token_keeper._errors import StoreError
 from token_keeper.store import DirectoryStore, MemoryStore, Record, Store
+from token_keeper.store._lock import locked, unlock
 
 Making = Callable[[Path], Store]
 
@@ -241,6 +244,32 @@ def test_a_lock_file_that_somebody_removed_is_made_anew_and_excludes_again(tmp_p
     (tmp_path / "chat.lock").unlink()
     with leased(slot):
         assert slot.try_lease() is None
+
+
+def test_who_waited_for_a_lock_file_that_was_removed_meanwhile_has_the_new_one(tmp_path: Path) -> None:
+    directory, path = os.open(tmp_path, os.O_RDONLY), tmp_path / "one.lock"
+    try:
+        first = locked(directory, path.name, str(path))
+        assert first is not None
+        with ThreadPoolExecutor(1) as waiting:
+            second = waiting.submit(locked, directory, path.name, str(path), wait=True)
+            until_opened_twice(path)
+            path.unlink()
+            unlock(first)
+            held = second.result(PATIENCE_S)
+        assert held is not None
+        assert os.path.samestat(os.fstat(held), path.stat())
+        unlock(held)
+    finally:
+        os.close(directory)
+
+
+def until_opened_twice(path: Path) -> None:
+    """Wait until a second descriptor of ours leads to *path*."""
+    end = time.monotonic() + PATIENCE_S
+    while sum(os.path.realpath(one) == str(path) for one in Path("/proc/self/fd").iterdir()) < 2:
+        assert time.monotonic() < end, "nobody waits for it"
+        time.sleep(0.005)
 
 
 def test_no_descriptor_is_left_open(store: Store) -> None:

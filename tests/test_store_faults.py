@@ -110,6 +110,18 @@ def test_what_another_program_wrote_is_neither_used_nor_overwritten(
     assert "canary" not in shown(problem)
 
 
+def test_what_was_garbled_after_it_was_read_under_a_lease_is_not_overwritten(tmp_path: Path) -> None:
+    path = a_file(tmp_path)
+    with leased(DirectoryStore(tmp_path).slot("chat")) as lease:
+        lease.read()
+        path.write_bytes(b"garbage")
+        with pytest.raises(StoreError):
+            lease.read()
+        with pytest.raises(StoreError):
+            lease.write(a_record())
+    assert path.read_bytes() == b"garbage"
+
+
 @pytest.mark.parametrize(
     "body",
     [

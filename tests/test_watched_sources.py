@@ -132,6 +132,20 @@ def test_news_during_a_fetch_begin_it_anew() -> None:
     run(main)
 
 
+def test_a_refresh_whose_fetch_is_begun_anew_ends_as_the_new_one_does() -> None:
+    async def main(clock: VirtualClock) -> None:
+        source = WatchedSource(minting(clock), minting(clock), DOWN, takes_s=10)
+        async with AsyncTokenKeeper(source, clock=clock, policy=PLAIN) as keeper:
+            refreshing = asyncio.create_task(keeper.refresh())
+            await asyncio.sleep(5)
+            source.say()
+            with pytest.raises(TransientFetchError, match="the backend is down"):
+                await refreshing
+            assert source.cancelled == 1
+
+    run(main)
+
+
 def test_a_watch_that_raises_is_logged_and_begun_again_after_a_while(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

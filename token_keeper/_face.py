@@ -6,7 +6,6 @@ The two keepers differ only in how they wait: one awaits, the other blocks.
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -20,7 +19,7 @@ from token_keeper._home import Home
 from token_keeper._inputs import TokenAccepted
 from token_keeper._kept import KeptToken
 from token_keeper._listeners import Listener, Listeners
-from token_keeper._model import DenialClass, EventKind, Secret, Snapshot, Token, Verdict
+from token_keeper._model import NAME, DenialClass, EventKind, Secret, Snapshot, Token, Verdict
 from token_keeper._policy import DEFAULT_POLICY, RefreshPolicy
 from token_keeper._receive import clock_skew, supplied
 from token_keeper._scheduler import Charge
@@ -47,7 +46,6 @@ MAX_REPORTER = 256
 """Characters in the name of a reporter."""
 MAX_CODE = 64
 """Characters of a server's code that count."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Face:

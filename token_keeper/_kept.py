@@ -125,7 +125,7 @@ class KeptToken:
         self.changes = 0
         """Counts the changes of the state, so that a waiter misses none."""
         self.ended = 0
-        """Id of the last fetch that ended, however."""
+        """Id of the last fetch that ended, well or badly, and was not called off."""
         self.supplied_generation = 0
         """The last generation that was handed in, not fetched."""
         self.gone: str | None = None
@@ -215,10 +215,11 @@ class KeptToken:
                 self.state = after
                 break
             # A signal handler was faster, in this very thread: step from what it left.
-        if isinstance(what, Fetched | FetchFailed):
-            self.ended = max(self.ended, what.fetch_id)
-            if before.flight is not None and before.flight.fetch_id == what.fetch_id:
-                self.last_failure = failure
+        flying = before.flight.fetch_id if before.flight is not None else None
+        # A fetch that was called off is no end for who waits: another one begins, or a token was handed in.
+        if isinstance(what, Fetched | FetchFailed) and what.fetch_id == flying:
+            self.ended = what.fetch_id
+            self.last_failure = failure
         if not self.state.failures:
             self.last_failure = None
         self._order(effects)

@@ -6,6 +6,7 @@ Everything here is immutable and knows no clock. A raw token lives in a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +14,7 @@ from token_keeper._finding import DenialClass, Finding, Severity
 from token_keeper._secret import Secret, fingerprint_of
 
 __all__ = [
+    "NAME",
     "DenialClass",
     "EventKind",
     "Finding",
@@ -27,6 +29,9 @@ __all__ = [
     "Verdict",
     "fingerprint_of",
 ]
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What a token, a source of a chain, a grant in a store or a reporter may be called."""
 
 
 class EventKind(StrEnum):

@@ -80,7 +80,7 @@ def newer(kept: KeptToken, asked: tuple[int, int]) -> str | None:
 def unavailable(kept: KeptToken, by: str = "", waited: float = 0.0) -> TokenUnavailable:
     """Return the error that says why *by* has no token, chained to the last failure."""
     state, now = kept.state, kept.moment()
-    within = f" within {waited:g} s" if waited else ""
+    within = f" within {round(waited, 2):g} s" if waited else ""
     parts = [f"{kept.name}: no usable token{within}: {_story(state, by, now.boot)}"]
     if state.failures:
         times = "once" if state.failures == 1 else f"{state.failures} times in a row"

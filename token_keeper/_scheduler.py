@@ -36,7 +36,7 @@ from token_keeper._schedule import has_jumped
 from token_keeper._slots import Slots
 from token_keeper._state import NEVER
 from token_keeper.sources import Source, Watched
-from token_keeper.sources._asking import Occasion, asked
+from token_keeper.sources._asking import Occasion, asking
 from token_keeper.sources._source import as_cause, without_traces
 
 TICK_S = 5.0
@@ -310,10 +310,7 @@ class Scheduler:
                     "a valid token stays. Make the source heed cancellation",
                     timed_out=True,
                 )
-        call = charge.call = self._loop.create_task(
-            asked(source, order.tries, self._occasion(charge, order.timeout_s))
-        )
-        call.add_done_callback(_retrieve)
+        call = charge.call = asking(source, order.tries, self._occasion(charge, order.timeout_s))
         try:
             await asyncio.wait({call}, timeout=order.timeout_s)
         finally:
@@ -331,9 +328,3 @@ class Scheduler:
                 "Let it raise TransientFetchError instead"
             )
         return call.result()
-
-
-def _retrieve(call: asyncio.Task[Issued]) -> None:
-    # An outcome that nobody waits for any more is not worth a warning.
-    if not call.cancelled():
-        call.exception()

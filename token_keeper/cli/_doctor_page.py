@@ -11,6 +11,10 @@ from token_keeper.doctor import ProductStatus, ProductVerdict, Report, Status, S
 STYLES = {Status.OK: "good", Status.WARNING: "warning", Status.FAILED: "error", Status.SKIPPED: "quiet"}
 TOLD = {"token", "kind", "findings"}
 """Steps that are shown with the source of a chain whose token is used, not once more below."""
+UNSEEN = (
+    " Not seen: whether the server still takes the refresh token. "
+    "What it said last, a sidecar knows: token-keeper status"
+)
 
 
 def as_page(report: Report, *, width: int) -> Iterator[Section]:
@@ -70,5 +74,12 @@ def _verdict(report: Report) -> Section:
         first = next(step for step in report.steps if step.status is Status.FAILED)
         return Section(heading=f"Failed: {first.name}: {first.summary}", style="error")
     if warned:
-        return Section(heading=f"It works, with {warned} warning{'s' * (warned != 1)}.", style="warning")
-    return Section(heading="All is well.", style="good")
+        heading = f"It works, with {warned} warning{'s' * (warned != 1)}."
+        return Section(heading=heading + _unseen(report), style="warning")
+    return Section(heading="All is well." + _unseen(report), style="good")
+
+
+def _unseen(report: Report) -> str:
+    # Only a refresh token keeps the server from being asked once nothing has failed.
+    spared = any(step.name == "http" and step.status is Status.SKIPPED for step in report.steps)
+    return UNSEEN if spared else ""

@@ -10,12 +10,10 @@ from token_keeper._model import Secret
 from token_keeper.cli._group import fail
 from token_keeper.cli._stored import store_of, stored_as
 from token_keeper.doctor import Subject
+from token_keeper.sources.oauth2._words import SECRETS, STORED
 
 if TYPE_CHECKING:
     from token_keeper.sidecar.config import Checked
-
-ROTATING = frozenset({"refresh_token", "device_code"})
-SECRETS = ("client_secret", "private_key", "refresh_token", "assertion", "subject_token", "actor_token")
 
 
 def subject_in(checked: Checked, name: str) -> Subject:
@@ -56,7 +54,7 @@ def _subject(checked: Checked, config: Any, name: str, link: str | None) -> Subj
         return Subject(sources.CommandSource, {**words, "run": run[0] if config.shell else run})
     if kind == "oauth2":
         hidden = {key: Secret(words[key]) for key in SECRETS if isinstance(words.get(key), str)}
-        is_kept = words.pop("keep", False) or config.grant in ROTATING
+        is_kept = words.pop("keep", False) or config.grant in STORED
         kept = {"store": store_of(checked), "stored_as": stored_as(name, link)} if is_kept else {}
         return Subject(OAuth2Source, {**words, **hidden, **kept})
     raise ConfigError("type", "is one that the doctor does not know")

@@ -63,6 +63,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 
 def _file_step(path: str, *, now: float) -> Step:
+    """Say whether the file is there, whose it is, and how old."""
     links = [f"{redact_text(link)} -> {redact_text(target)}" for link, target in _route(path).links]
     details: dict[str, object] = {"path": redact_text(path), "links": links}
     notes = tuple(f"link: {link}" for link in links)
@@ -70,10 +71,15 @@ def _file_step(path: str, *, now: float) -> Step:
         status = os.stat(path)  # noqa: PTH116 # A string, as the source has it.
     except OSError as error:
         found, remedy = _unseen(error, path, is_link=bool(links))
+        seen = Status.FAILED
         details["error"] = error.strerror
-        return Step(
-            name="file", status=Status.FAILED, summary=found, details=details, remedy=remedy, notes=notes
-        )
+    else:
+        seen, found, remedy = _looks(status, details, now=now)
+    return Step(name="file", status=seen, summary=found, details=details, remedy=remedy, notes=notes)
+
+
+def _looks(status: os.stat_result, details: dict[str, object], *, now: float) -> tuple[Status, str, str]:
+    """Return how a file is, in words, and what to do; add that to *details*."""
     mode, age = stat.S_IMODE(status.st_mode), now - status.st_mtime
     owner, group = _user(status.st_uid), _group(status.st_gid)
     details |= {
@@ -84,20 +90,11 @@ def _file_step(path: str, *, now: float) -> Step:
         "age": round(age, 1),
     }
     if not stat.S_ISREG(status.st_mode):
-        found, remedy = "there is no regular file at this path", "Name the file that holds the token."
-        return Step(
-            name="file", status=Status.FAILED, summary=found, details=details, remedy=remedy, notes=notes
-        )
+        return Status.FAILED, "there is no regular file at this path", "Name the file that holds the token."
     written = f"written {length(age)} ago" if age >= 0 else f"dated {length(age)} from now"
+    summary = f"{status.st_size} bytes of {owner}:{group}, mode {mode:04o}, {written}"
     remedy = _readers(mode)
-    return Step(
-        name="file",
-        status=Status.WARNING if remedy else Status.OK,
-        summary=f"{status.st_size} bytes of {owner}:{group}, mode {mode:04o}, {written}",
-        details=details,
-        remedy=remedy,
-        notes=notes,
-    )
+    return Status.WARNING if remedy else Status.OK, summary, remedy
 
 
 def _readers(mode: int) -> str:

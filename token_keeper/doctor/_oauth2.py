@@ -25,11 +25,11 @@ from token_keeper.doctor._watching import Watching
 from token_keeper.sources._clients import TlsFiles
 from token_keeper.sources._settings import endpoint_of
 from token_keeper.sources._values import Values
-from token_keeper.sources.oauth2._discovery import Discovery, Metadata
+from token_keeper.sources.oauth2._discovery import DEVICE, TOKEN, Discovery, Metadata
 from token_keeper.sources.oauth2._rotation import ReplayRule
+from token_keeper.sources.oauth2._words import REPLAY_LIMIT, REPLAY_WINDOW_S, STORED
 
 _TIMEOUT_S: Final = 10.0
-_REPLAY_S: Final = 30.0
 _SPENT: Final = "not asked: it would spend the refresh token"
 _STORED: Final = ("store", "stored_as", "replay_window", "replay_limit")
 _TRANSPORT: Final = ("ca_file", "client_cert", "client_key", "proxy")
@@ -81,7 +81,7 @@ _BAD_PROXY: Final = Step(
 async def _seen(subject: Subject, server: Server, watching: Watching, clock: Callable[[], float]) -> Seen:
     words = subject.words
     way = await _way(server, words, watching, clock)
-    if server.grant in {"refresh_token", "device_code"}:
+    if server.grant in STORED:
         return await _kept(server, words, way, watching)
     kept = await _keeping(server, words, clock)
     if any(step.status is Status.FAILED for step in way.steps):
@@ -92,10 +92,7 @@ async def _seen(subject: Subject, server: Server, watching: Watching, clock: Cal
 
 def _server(words: Mapping[str, Any]) -> Server:
     issuer, token_url, allow_http = words.get("issuer"), words.get("token_url"), words.get("allow_http")
-    given = {
-        "token_endpoint": token_url,
-        "device_authorization_endpoint": words.get("device_authorization_url"),
-    }
+    given = {TOKEN: token_url, DEVICE: words.get("device_authorization_url")}
     return Server(
         issuer=None if issuer is None else endpoint_of(issuer, allow_http=bool(allow_http), key="issuer"),
         token_url=token_url,
@@ -135,7 +132,7 @@ async def _way(
     steps = (*steps, found)
     if found.status is Status.FAILED:
         return _Way((*steps, *skipped(rest[1:], "the server's metadata are not known")), metadata)
-    url = server.endpoint("token_endpoint", metadata)
+    url = server.endpoint(TOKEN, metadata)
     second = target_of(url, timeout=timeout_s, has_proxy=has_proxy)
     if (second.host, second.port) != (target.host, target.port):
         legs = await walk(second, watching.context if second.is_tls else None, now=clock())
@@ -231,6 +228,7 @@ async def _asked_for(server: Server, words: Mapping[str, Any]) -> Asked:
         grant=server.grant,
         seed=Secret(seed) if isinstance(seed, str) and seed else None,
         rule=ReplayRule(
-            window_s=float(words.get("replay_window", _REPLAY_S)), limit=int(words.get("replay_limit", 1))
+            window_s=float(words.get("replay_window", REPLAY_WINDOW_S)),
+            limit=int(words.get("replay_limit", REPLAY_LIMIT)),
         ),
     )

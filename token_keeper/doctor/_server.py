@@ -13,12 +13,9 @@ from token_keeper.doctor._report import Status, Step, skipped
 from token_keeper.doctor._words import listed
 from token_keeper.sources._settings import Endpoint
 from token_keeper.sources.oauth2._discovery import DEVICE, TOKEN, Metadata
+from token_keeper.sources.oauth2._endpoint import owner_of
+from token_keeper.sources.oauth2._forms import GRANT_TYPES
 
-_GRANTS: Final = {
-    "jwt_bearer": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-    "token_exchange": "urn:ietf:params:oauth:grant-type:token-exchange",
-    "device_code": "urn:ietf:params:oauth:grant-type:device_code",
-}
 _METHODS: Final = {"basic": "client_secret_basic", "post": "client_secret_post"}
 _LONGEST: Final = 100
 
@@ -62,7 +59,7 @@ class Server:
     @property
     def owner(self) -> str:
         """As records of the store name whose they are."""
-        return f"{self.first.partition('?')[0]} {self.client_id or ''}".strip()
+        return owner_of(self.first, self.client_id)
 
     def endpoint(self, name: str, metadata: Metadata | None) -> str:
         """Return where the endpoint *name* is.
@@ -93,7 +90,7 @@ def discovery_step(server: Server, metadata: Metadata | None, error: FetchError 
             name="discovery", status=Status.FAILED, summary=found, details=details, remedy=remedy or _REMEDY
         )
     grants = _texts(metadata.document.get("grant_types_supported"))
-    wanted = _GRANTS.get(server.grant, server.grant)
+    wanted = GRANT_TYPES[server.grant]
     is_offered = grants is None or wanted in grants
     return Step(
         name="discovery",
@@ -132,7 +129,7 @@ def endpoint_step(url: str, legs: Sequence[Step]) -> Step:
 
 def client_step(server: Server, metadata: Metadata | None) -> Step:
     """Say how the client authenticates, and whether the server takes that."""
-    offered = None if metadata is None else _offered(metadata)
+    offered = None if metadata is None else [one[:_LONGEST] for one in metadata.auth_methods()]
     method = _method(server, offered)
     who = f'as "{server.client_id}"' if server.client_id else "without a client_id"
     details = {"client_id": server.client_id, "method": method, "offered": offered}
@@ -158,12 +155,6 @@ def _method(server: Server, offered: Sequence[str] | None) -> str:
         takes_basic = offered is None or "client_secret_basic" in offered
         return _METHODS["basic" if takes_basic or "client_secret_post" not in (offered or ()) else "post"]
     return "private_key_jwt" if server.has_key and server.grant != "jwt_bearer" else "none"
-
-
-def _offered(metadata: Metadata) -> list[str]:
-    # RFC 8414 section 2: without the list it is client_secret_basic.
-    said = _texts(metadata.document.get("token_endpoint_auth_methods_supported"))
-    return ["client_secret_basic"] if said is None else said
 
 
 def _texts(value: object) -> list[str] | None:

@@ -6,7 +6,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from token_keeper._errors import StoreError
 from token_keeper._model import Issued, Secret
@@ -14,9 +14,9 @@ from token_keeper.doctor._findings import found_step
 from token_keeper.doctor._report import Status, Step, skipped
 from token_keeper.doctor._words import length
 from token_keeper.sources.oauth2 import _rotation as rotation
-from token_keeper.store import Mark, Record, Slot
-from token_keeper.store._files import envelope_in, opened_directory
-from token_keeper.store._keys import KeyringKey
+from token_keeper.sources.oauth2._words import STORED
+from token_keeper.store import DirectoryStore, Mark, Record, Slot, Store
+from token_keeper.store._directory import DirectorySlot
 
 LOGIN: Final = "Log in: token-keeper login NAME."
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -41,17 +41,18 @@ class Asked:
     @property
     def rotates(self) -> bool:
         """Whether a refresh token is needed."""
-        return self.grant in {"refresh_token", "device_code"}
+        return self.grant in STORED
 
 
-def look_into(store: Any, stored_as: str) -> tuple[Step, Record | None]:
+def look_into(store: Store, stored_as: str) -> tuple[Step, Record | None]:
     """Say how the store is, and return what it remembers under the name *stored_as*."""
-    slot: Slot = store.slot(stored_as)
+    slot = store.slot(stored_as)
     details: dict[str, object] = {"place": slot.place, "sealed": None, "mode": None}
     try:
         record = slot.read()
-        is_sealed = _is_sealed(slot.path)
-        _check_key(store)
+        is_sealed = slot.is_sealed() if isinstance(slot, DirectorySlot) else None
+        if isinstance(store, DirectoryStore):
+            store.check_key()
     except StoreError as error:
         found, _, remedy = error.problem.partition(". ")
         return Step(
@@ -62,11 +63,12 @@ def look_into(store: Any, stored_as: str) -> tuple[Step, Record | None]:
             remedy=f"{remedy[:1].upper()}{remedy[1:].rstrip('.')}.",
         ), None
     details["sealed"] = is_sealed
-    return _directory_step(slot, details, record=record, is_sealed=is_sealed, key=_has_key(store)), record
+    has_key = isinstance(store, DirectoryStore) and store.has_key
+    return _directory_step(slot, details, record=record, is_sealed=is_sealed, has_key=has_key), record
 
 
 def _directory_step(
-    slot: Slot, details: dict[str, object], *, record: Record | None, is_sealed: bool | None, key: bool | None
+    slot: Slot, details: dict[str, object], *, record: Record | None, is_sealed: bool | None, has_key: bool
 ) -> Step:
     if slot.path is None:
         summary = f"{slot.place}: what is kept is lost when this process ends"
@@ -87,7 +89,7 @@ def _directory_step(
         remedy = f"Others can list it: chmod 700 {directory}."
     elif not os.access(directory, os.W_OK | os.X_OK):
         remedy = f"This user ({os.geteuid()}) cannot write it: run as the user of the sidecar."
-    elif key and is_sealed is False:
+    elif has_key and is_sealed is False:
         remedy = "There is a key, and this record is not sealed yet: it will be at its next change."
     return Step(
         name="store",
@@ -111,30 +113,6 @@ def _no_directory(directory: Path, details: dict[str, object]) -> Step:
     )
 
 
-def _is_sealed(path: Path | None) -> bool | None:
-    """Return whether the record at *path* is sealed; None if there is none."""
-    descriptor = None if path is None else opened_directory(str(path.parent))
-    if descriptor is None or path is None:
-        return None
-    try:
-        envelope = envelope_in(descriptor, path.name)
-    finally:
-        os.close(descriptor)
-    return None if envelope is None or isinstance(envelope, str) else envelope.is_sealed
-
-
-def _has_key(store: Any) -> bool | None:
-    return None if not hasattr(store, "_keys") else store._keys is not None  # noqa: SLF001 # It has no other face.
-
-
-def _check_key(store: Any) -> None:
-    """Raise `StoreError` if the key that is configured cannot be had, also while nothing is sealed."""
-    keys = getattr(store, "_keys", None)
-    # One in a keyring is only made when something is sealed with it.
-    if keys is not None and not isinstance(keys, KeyringKey):
-        keys.opening()
-
-
 def grant_step(record: Record | None, asked: Asked, *, now: float) -> Step:
     """Say what becomes of the grant at the next fetch.
 
@@ -147,19 +125,11 @@ def grant_step(record: Record | None, asked: Asked, *, now: float) -> Step:
         return _nothing(asked)
     details = _details(record, now)
     if record.owner != asked.owner:
-        return Step(
-            name="grant",
-            status=Status.FAILED,
-            summary="the record was issued to another client, or by another server",
-            details=details,
-            remedy="It is not used, so that its tokens are never shown to a stranger: correct issuer, "
-            "token_url and client_id, or move the record away and log in again.",
-            notes=(f"it is of {record.owner}", f"the source is {asked.owner}"),
-        )
+        return _foreign(record, asked, details)
     if not asked.rotates:
         summary = "only access tokens are kept; there is nothing to lose"
         return Step(name="grant", status=Status.OK, summary=summary, details=details)
-    is_new_login = asked.seed is not None and rotation.digest(asked.seed) not in record.seeds
+    is_new_login = rotation.is_new_login(record, asked.seed)
     if record.refresh_token is None and not is_new_login:
         return _nothing(asked)
     status, remedy, notes = Status.OK, "", [_age(record, now)]
@@ -178,6 +148,18 @@ def grant_step(record: Record | None, asked: Asked, *, now: float) -> Step:
         details=details,
         remedy=remedy,
         notes=tuple(note for note in notes if note),
+    )
+
+
+def _foreign(record: Record, asked: Asked, details: dict[str, object]) -> Step:
+    return Step(
+        name="grant",
+        status=Status.FAILED,
+        summary="the record was issued to another client, or by another server",
+        details=details,
+        remedy="It is not used, so that its tokens are never shown to a stranger: correct issuer, "
+        "token_url and client_id, or move the record away and log in again.",
+        notes=(f"it is of {record.owner}", f"the source is {asked.owner}"),
     )
 
 

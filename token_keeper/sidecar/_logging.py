@@ -22,6 +22,10 @@ COLOURS = {"debug": "2", "info": "36", "warning": "33", "error": "31"}
 
 EventDict = MutableMapping[str, Any]
 
+OURS = "token_keeper"
+"""The standard logger to which a source writes its events."""
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__)
+
 
 def sidecar_logger(
     look: Literal["json", "console"] | None, level: str, *, stream: TextIO | None = None
@@ -101,7 +105,7 @@ def _value(value: object) -> str:
 
 
 class _Foreign(logging.Handler):
-    """Hands records of other libraries to our logger."""
+    """Hands records of other libraries to our logger, and events of our own that know no other way."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()
@@ -114,6 +118,14 @@ class _Foreign(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - The arguments may not fit the message.
             message = "(a record that cannot be rendered)"
+        if record.name == OURS and isinstance(event := getattr(record, "event", None), str):
+            # A source's own event, such as `refreshTokenSentAgain`: its keys are attributes of the record.
+            getattr(self._logger, name)(event, **_keys_of(record))
+            return
         error = record.exc_info[1] if record.exc_info else None
         extra = {"exc_info": error} if error else {}
         getattr(self._logger, name)("libraryMessage", library=record.name, message=message, **extra)
+
+
+def _keys_of(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: value for key, value in record.__dict__.items() if key not in _STANDARD and key != "event"}

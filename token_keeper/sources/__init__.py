@@ -1,25 +1,26 @@
-"""Where tokens come from. OAuth 2.0 and signatures are imported when they are first used."""
+"""Where tokens come from. All but HTTP backends and callables is imported when it is first used."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from token_keeper.sources._callable import CallableSource
-from token_keeper.sources._chain import ChainSource
-from token_keeper.sources._command import CommandSource
-from token_keeper.sources._file import FileSource
 from token_keeper.sources._http import HttpSource
 from token_keeper.sources._source import Retiring, Source, Watched
 
 if TYPE_CHECKING:
+    from token_keeper.sources._chain import ChainSource
+    from token_keeper.sources._command import CommandSource
+    from token_keeper.sources._file import FileSource
     from token_keeper.sources._signing import SignedJwt
-    from token_keeper.sources.oauth2 import DeviceCode, OAuth2Source
+    from token_keeper.sources.oauth2 import DeviceCode, Granted, OAuth2Source
 
 __all__ = [
     "HttpSource",
     "CallableSource",
     "OAuth2Source",
     "DeviceCode",
+    "Granted",
     "SignedJwt",
     "CommandSource",
     "FileSource",
@@ -29,7 +30,15 @@ __all__ = [
     "Retiring",
 ]
 
-_HOMES = {"OAuth2Source": "oauth2", "DeviceCode": "oauth2", "SignedJwt": "_signing"}
+_HOMES = {
+    "OAuth2Source": "oauth2",
+    "DeviceCode": "oauth2",
+    "Granted": "oauth2",
+    "SignedJwt": "_signing",
+    "CommandSource": "_command",
+    "FileSource": "_file",
+    "ChainSource": "_chain",
+}
 
 
 def __getattr__(name: str) -> Any:

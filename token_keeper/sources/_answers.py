@@ -13,8 +13,11 @@ from token_keeper._shape import error_code
 from token_keeper.sources._place import TokenPlace
 from token_keeper.sources._times import retry_after
 
-_ALWAYS_TRANSIENT: Final = frozenset({408, 425, 429})
-_DENIALS: Final = frozenset({401, 403})
+ALWAYS_TRANSIENT: Final = frozenset({408, 425, 429})
+"""Statuses below 500 that say nothing but that it is too early."""
+DENIALS: Final = frozenset({401, 403})
+"""Statuses that are a refusal, also without an error code."""
+
 _HINTS: Final = {
     404: "Check the URL",
     405: "Check the method: json or data make it POST",
@@ -47,7 +50,7 @@ class Answer:
 
 def needs_body(status: int) -> bool:
     """Whether the body of an answer can change what it means."""
-    return 200 <= status < 500 and status not in _ALWAYS_TRANSIENT
+    return 200 <= status < 500 and status not in ALWAYS_TRANSIENT
 
 
 def token_in(answer: Answer, place: TokenPlace) -> Issued:
@@ -70,18 +73,23 @@ def token_in(answer: Answer, place: TokenPlace) -> Issued:
     if needs_body(answer.status):
         if code in PERMANENT_REASONS:
             raise RefusedError(str(code), retry_after=wait)
-        if answer.status in _DENIALS and not is_page(answer):
+        if answer.status in DENIALS and not is_page(answer):
             raise RefusedError(f"http_{answer.status}", retry_after=wait)
     raise TransientFetchError(_message(answer, code), retry_after=wait)
 
 
 def _message(answer: Answer, code: str | None) -> str:
-    detail = f" ({code})" if code else " with a web page, as a firewall does" if is_page(answer) else ""
     hint = _HINTS.get(
         answer.status,
         "Check headers, params and body" if answer.status < 500 else "The keeper tries again by itself",
     )
-    return f"the backend answered {answer.status}{detail}; a valid token stays. {hint}"
+    return f"the backend answered {status_in_words(answer, code)}; a valid token stays. {hint}"
+
+
+def status_in_words(answer: Answer, code: str | None) -> str:
+    """Return the status of *answer*, and what is known beside it: an error *code*, or that it is a page."""
+    detail = f" ({code})" if code else " with a web page, as a firewall does" if is_page(answer) else ""
+    return f"{answer.status}{detail}"
 
 
 def is_page(answer: Answer) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import Callable
@@ -37,6 +38,16 @@ class Occasion:
 OCCASION: Final = ContextVar("token_keeper_occasion", default=Occasion())  # noqa: B039 - It is immutable.
 
 
+def asking(source: Source, tries: int, occasion: Occasion) -> asyncio.Task[Issued]:
+    """Begin to ask *source*. Returns the task of what it hands over, which need not be waited for.
+
+    The task raises `FetchError` if that is nothing, or not what a source has to hand over.
+    """
+    call = asyncio.get_running_loop().create_task(asked(source, tries, occasion))
+    call.add_done_callback(_retrieve)
+    return call
+
+
 async def asked(source: Source, tries: int, occasion: Occasion) -> Issued:
     """Return what *source* hands over, if it is what a source has to hand over. In a task of its own.
 
@@ -60,3 +71,9 @@ async def asked(source: Source, tries: int, occasion: Occasion) -> Issued:
     raise ResponseError(
         f"the source returned {found}; a valid token stays. Let it return Issued(secret=Secret(token))"
     )
+
+
+def _retrieve(call: asyncio.Task[Issued]) -> None:
+    # An outcome that nobody waits for any more is not worth a warning.
+    if not call.cancelled():
+        call.exception()

@@ -6,7 +6,6 @@ It decides who is asked, for how long, and whose answer counts. How one is asked
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Final
@@ -18,14 +17,13 @@ from token_keeper._errors import (
     ResponseError,
     TransientFetchError,
 )
-from token_keeper._model import Issued
+from token_keeper._model import NAME, Issued
 from token_keeper.sources._asking import OCCASION
 from token_keeper.sources._link import Link
 from token_keeper.sources._source import Source, cleanly
 
 _OURS: Final = 0.95
 """The share of the time that the sources get: the rest is for saying why none of them worked."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SOURCE_PARTS: Final = ("fetch", "aclose", "origin", "splay")
 _STAYS: Final = "; a valid token stays"
 
@@ -168,9 +166,11 @@ def _problem(sources: object) -> ConfigError | None:
     if not isinstance(sources, Mapping) or not sources:
         return ConfigError("sources", 'must be a mapping of names to sources, such as {"primary": ...}')
     for name, source in sources.items():
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
             return ConfigError(
-                "sources", "has a name that is not 1 to 64 letters, digits, dots, hyphens or underscores"
+                "sources",
+                "has a name that is not 1 to 64 letters, digits, dots, hyphens or underscores, "
+                "the first a letter or a digit",
             )
         if isinstance(source, ChainSource):
             return ConfigError(f"sources[{name!r}]", "is a chain itself: put its sources into this one")

@@ -42,6 +42,14 @@ class TlsFiles:
         return context
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """A client that only one source uses, and how its files were when it was made."""
+
+    stamp: object
+    client: Any
+
+
 class ClientLease:
     """The HTTP client of one source: passed in, its own, or shared.
 
@@ -62,9 +70,8 @@ class ClientLease:
         self._passed_in = client
         self._tls = tls
         self._proxy = proxy
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stamp: object = None
-        self._own: Any = None
+        # Keepers in several threads may share a source: each has a loop of its own.
+        self._held: dict[asyncio.AbstractEventLoop, _Own | None] = {}
 
     async def client(self) -> Any:
         """Return the client to use in the running loop.
@@ -75,41 +82,48 @@ class ClientLease:
         if self._passed_in is not None:
             return self._passed_in
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            await self.aclose()
+        if loop not in self._held:
+            self._forget_closed_loops()
         if self._tls == TlsFiles() and self._proxy is None:
-            if self._loop is None:
-                self._loop = loop
+            if loop not in self._held:
+                self._held[loop] = None
                 _shared.lease(loop)
             return _shared.client(loop)
         return await self._private(loop)
 
     async def aclose(self) -> None:
-        """Give the client back; the last one closes it. Harmless if there is none."""
-        loop, own = self._loop, self._own
-        self._loop = self._own = self._stamp = None
-        if loop is None:
-            return
-        client = own if own is not None else _shared.give_back(loop)
-        # A client of another loop cannot be closed from here; with its loop its connections are gone.
-        if client is not None and loop is asyncio.get_running_loop():
+        """Give the client of the running loop back; the last one closes it. Harmless if there is none."""
+        client = self._given_back(asyncio.get_running_loop())
+        if client is not None:
             await client.aclose()
+
+    def _given_back(self, loop: asyncio.AbstractEventLoop) -> Any | None:
+        """Let go of the client of *loop*. Return it if nobody uses it any more: it is to be closed."""
+        if loop not in self._held:
+            return None
+        own = self._held.pop(loop)
+        return _shared.give_back(loop) if own is None else own.client
+
+    def _forget_closed_loops(self) -> None:
+        # Their clients cannot be closed any more; with their loops their connections are gone.
+        for loop in list(self._held):
+            if loop.is_closed():
+                self._given_back(loop)
 
     async def _private(self, loop: asyncio.AbstractEventLoop) -> Any:
         try:
-            stamp = self._tls.stamp()
-            if stamp != self._stamp:
+            stamp, own = self._tls.stamp(), self._held.get(loop)
+            if own is None or stamp != own.stamp:
                 context = self._tls.context(_shared.context())
                 await self.aclose()
-                self._own = new_client(context, proxy=self._proxy)
-                self._loop, self._stamp = loop, stamp
+                own = self._held[loop] = _Own(stamp, new_client(context, proxy=self._proxy))
         except (OSError, ssl.SSLError) as error:
             raise TransientFetchError(
                 f"ca_file, client_cert or client_key cannot be used ({type(error).__name__}); "
                 "a valid token stays. "
                 "Check that they are readable, in PEM, without a passphrase, and belong together"
             ) from as_cause(error)
-        return self._own
+        return own.client
 
 
 class _SharedClients:

@@ -21,10 +21,14 @@ BODY_LIMIT: Final = 1_048_576
 """Bytes of a body, as they come and as they inflate to."""
 
 _MOST_REDIRECTS: Final = 5
+HEADERS: Final = {"Accept-Encoding": "identity", "User-Agent": "token-keeper"}
+"""Sent with each question, unless the user says otherwise."""
 ENCODING: Final = "token_keeper.content_encoding"
 """Extension of a response: how its body is encoded, which httpx must not know."""
 _HOST_ONLY: Final = re.compile(r"https?://[A-Za-z0-9.-]{1,100}:\d{1,5}", re.ASCII)
 _WINDOW_BITS: Final = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+# Before ours, so that httpcore notices by itself: it leaks a socket that is cancelled in its TLS handshake.
+_CONNECT_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -32,8 +36,8 @@ class Question:
     """What to send, with its secrets: never shown.
 
     `params`, `json`, `data` and `extensions` are as in httpx; `auth` is an Auth of its, a pair, or None.
-    With `keeps_method` a redirect that would turn POST into GET is an error; with
-    `reads_all` the body is read whatever the status.
+    After `timeout_s` seconds the caller gives up. With `keeps_method` a redirect that would turn POST
+    into GET is an error; with `reads_all` the body is read whatever the status.
     """
 
     method: str
@@ -43,7 +47,7 @@ class Question:
     json: Any
     data: Any
     auth: Any
-    connect_timeout_s: float
+    timeout_s: float
     extensions: Any = None
     keeps_method: bool = False
     reads_all: bool = False
@@ -116,7 +120,7 @@ def _request(client: Any, question: Question, package: ModuleType) -> Any:
         params=params,
         json=question.json,
         data=question.data,
-        timeout=package.Timeout(None, connect=question.connect_timeout_s),
+        timeout=package.Timeout(None, connect=question.timeout_s * _CONNECT_SHARE),
         extensions=question.extensions,
     )
 

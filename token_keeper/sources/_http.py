@@ -14,20 +14,14 @@ from token_keeper._model import Issued
 from token_keeper.sources import _settings as settings
 from token_keeper.sources._answers import token_in
 from token_keeper.sources._clients import ClientLease, TlsFiles, package_of
-from token_keeper.sources._exchange import Question, ask
+from token_keeper.sources._exchange import HEADERS, Question, ask
 from token_keeper.sources._network import network_problem, too_slow
 from token_keeper.sources._place import TokenPlace
 from token_keeper.sources._source import FETCH_TIMEOUT_S, as_cause, check_seconds, cleanly, without_traces
 from token_keeper.sources._tries import retrying
 from token_keeper.sources._values import Values
 
-# Before ours, so that httpcore notices by itself: it leaks a socket that is cancelled in its TLS handshake.
-_CONNECT_SHARE: Final = 0.9
-_HEADERS: Final = {
-    "Accept": "application/json, text/plain;q=0.9, */*;q=0.1",
-    "Accept-Encoding": "identity",
-    "User-Agent": "token-keeper",
-}
+_HEADERS: Final = {"Accept": "application/json, text/plain;q=0.9, */*;q=0.1", **HEADERS}
 _VALUES: Final = ("headers", "params", "json", "data", "auth")
 _NAMES: Final = f"{', '.join(_VALUES[:-1])} or {_VALUES[-1]}"
 
@@ -187,7 +181,7 @@ class HttpSource:
             json=values["json"],
             data=values["data"],
             auth=values["auth"],
-            connect_timeout_s=self._timeout * _CONNECT_SHARE,
+            timeout_s=self._timeout,
         )
 
     def _headers(self, given: dict[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from token_keeper._errors import FetchError, TransientFetchError
 from token_keeper._model import Issued
-from token_keeper.sources._asking import Occasion, asked
+from token_keeper.sources._asking import Occasion, asking
 from token_keeper.sources._source import Retiring, Source, Watched, as_cause, without_traces
 
 LONGEST_REST_S: Final = 3_600.0
@@ -89,8 +89,7 @@ class Link:
                 "Make the source heed cancellation",
                 timed_out=True,
             )
-        call = self._call = loop.create_task(asked(self.source, tries, occasion))
-        call.add_done_callback(_retrieve)
+        call = self._call = asking(self.source, tries, occasion)
         try:
             await asyncio.wait({call}, timeout=occasion.within_s)
         except asyncio.CancelledError:
@@ -115,9 +114,3 @@ def _check(issued: Issued, wall: float) -> None:
     from token_keeper.profiles import profile_named  # noqa: PLC0415
 
     receive(issued, profile=profile_named("auto"), expect=None, wall=wall)
-
-
-def _retrieve(call: asyncio.Task[Issued]) -> None:
-    # An outcome that nobody waits for any more is not worth a warning.
-    if not call.cancelled():
-        call.exception()

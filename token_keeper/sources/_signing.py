@@ -104,7 +104,7 @@ class Signer:
         algorithm = self._algorithm or self._fits[0]
         try:
             return jwt.encode(dict(claims), self._key, algorithm=algorithm, headers=self._headers)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError, jwt.PyJWTError):
             return None
 
 
@@ -235,6 +235,8 @@ def _checked_headers(key: str, headers: object) -> dict[str, object]:
         raise ConfigError(key, "must be a mapping of names to values, such as {'x5t#S256': '...'}")
     if "alg" in headers:
         raise ConfigError(f"{key}['alg']", "is set by algorithm")
+    if not isinstance(headers.get("kid", ""), str):
+        raise ConfigError(f"{key}['kid']", "must be a string")
     if not _is_json(headers):
         raise ConfigError(key, "cannot be written as JSON")
     return dict(headers)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
+from token_keeper._errors import TransientFetchError
 from token_keeper._model import Secret
 from token_keeper.sources._callback import Callback
 
@@ -17,15 +19,22 @@ class Values:
     """
 
     def __init__(self, name: str, setting: object) -> None:
+        self._name = name
         self._template = _template(setting, f"the function for {name}")
 
     async def resolve(self) -> object:
         """Return the setting with everything in it called.
 
         Raises:
-            FetchError: If a function failed.
+            FetchError: If a function failed, or returned what has no end.
         """
-        return await _resolved(self._template)
+        with suppress(RecursionError):
+            return await _resolved(self._template)
+        # Out of the handler: the frames of that exception hold what was returned.
+        raise TransientFetchError(
+            f"a function for {self._name} returned what contains itself; a valid token stays. "
+            "Let it return a plain value"
+        )
 
 
 def _template(value: object, name: str) -> object:

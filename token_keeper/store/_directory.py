@@ -12,7 +12,7 @@ from token_keeper._errors import ConfigError
 from token_keeper._secret import Secret
 from token_keeper.sinks import sweep
 from token_keeper.store._files import envelope_in, made_directory, opened_directory
-from token_keeper.store._keys import Keys, keys_of
+from token_keeper.store._keys import KeyringKey, Keys, keys_of
 from token_keeper.store._lease import DirectoryLease, Grant, read_record
 from token_keeper.store._lock import holder_of, locked, unlock
 from token_keeper.store._names import checked_name
@@ -64,6 +64,23 @@ class DirectoryStore:
 
     def __repr__(self) -> str:
         return f"DirectoryStore({self._directory!r}, {'sealed' if self._keys else 'not sealed'})"
+
+    @property
+    def has_key(self) -> bool:
+        """Whether what is written is sealed."""
+        return self._keys is not None
+
+    def check_key(self) -> None:
+        """Make sure that the key can be had. Blocks.
+
+        One in a keyring is not looked for: that may ask somebody to unlock it, and
+        the key is made when something is sealed for the first time.
+
+        Raises:
+            StoreError: If it cannot.
+        """
+        if self._keys is not None and not isinstance(self._keys, KeyringKey):
+            self._keys.opening()
 
     def slot(self, name: str) -> DirectorySlot:
         """As `Store.slot`."""
@@ -132,6 +149,21 @@ class DirectorySlot:
             return read_record(directory, self._grant, keys.opening if keys else None)
         finally:
             os.close(directory)
+
+    def is_sealed(self) -> bool | None:
+        """Return whether the record is sealed; None if there is none, or it is damaged.
+
+        Raises:
+            StoreError: If the directory cannot be opened, or others can change what is in it.
+        """
+        directory = opened_directory(self._grant.directory)
+        if directory is None:
+            return None
+        try:
+            envelope = envelope_in(directory, self._grant.file)
+        finally:
+            os.close(directory)
+        return None if envelope is None or isinstance(envelope, str) else envelope.is_sealed
 
     def try_lease(self) -> DirectoryLease | None:
         """As `Slot.try_lease`."""

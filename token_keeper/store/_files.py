@@ -104,6 +104,8 @@ def not_opened(directory: int, file: str, error: OSError) -> str:
         found = os.stat(file, dir_fd=directory, follow_symlinks=False)
         owner = f" (uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o})"
     happened = f"cannot be opened: {os.strerror(error.errno or 0)}"
+    if error.errno == errno.EMFILE:
+        return f"{happened}. {LEFT}; {remedy_for(error.errno, file)}"
     return f"{happened}. {LEFT}; check its owner and mode{owner}: we are uid {os.geteuid()}"
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from token_keeper._errors import ConfigError
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+from token_keeper._model import NAME
 
 
 def checked_name(name: object) -> str:
@@ -16,10 +12,10 @@ def checked_name(name: object) -> str:
     Raises:
         ConfigError: If not.
     """
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise ConfigError(
             "stored_as",
-            "must be 1 to 64 letters, digits, dots, dashes and underscores of ASCII, "
+            "must be 1 to 64 letters, digits, dots, hyphens or underscores of ASCII, "
             "the first a letter or a digit",
         )
     return name

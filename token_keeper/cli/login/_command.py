@@ -20,6 +20,7 @@ from token_keeper._errors import (
 from token_keeper.cli._asking import Name
 from token_keeper.cli._client import EX_PROTOCOL
 from token_keeper.cli._configuration import chosen, config_option, loaded
+from token_keeper.cli._extra import sidecar_extra
 from token_keeper.cli._group import EXIT_INTERRUPTED, fail
 from token_keeper.cli._output import printable, write_json
 from token_keeper.cli._printing import say, write
@@ -64,10 +65,13 @@ def login(*, name: str, config: Path | None, link: str | None, no_browser: bool,
     cannot be reached, 76 what it answers makes no sense, 77 the login was
     denied, 78 the configuration cannot work, 130 interrupted.
     """  # noqa: D301 # click looks for the character, not for its name.
+    with sidecar_extra():
+        from token_keeper.sidecar._hardening import keep_memory_private  # noqa: PLC0415 # Not installed?
+    keep_memory_private()
     checked = loaded(chosen(config))
     target = target_in(checked, name, link)
     outcome = _logged_in(target, wants_browser=not no_browser)
-    sidecar = tell_sidecar(name, checked.config.server.socket)
+    sidecar = tell_sidecar(target, checked.config.server.socket)
     if as_json:
         write_json(as_document(outcome, sidecar))
     else:

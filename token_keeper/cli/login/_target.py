@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from token_keeper._errors import StoreError
+from token_keeper._model import Secret
 from token_keeper.cli._group import SafeUsageError, fail
 from token_keeper.cli._stored import store_of, stored_as
 
@@ -48,6 +49,14 @@ class Target:
         """Where the source stands in the configuration."""
         return f"tokens.{self.name}.source{f'.sources.{self.link}' if self.link else ''}"
 
+    def keeps(self, access_token: str) -> bool:
+        """Whether it is *access_token* that came with the grant."""
+        try:
+            record = self.slot.read()
+        except StoreError:
+            return False
+        return record is not None and record.access_token == Secret(access_token)
+
     def fingerprint(self) -> str | None:
         """Return what tells the grant that is kept from another one; None if that is not known."""
         try:
@@ -56,7 +65,7 @@ class Target:
             return None
         if record is None or record.refresh_token is None:
             return ""
-        return hashlib.sha256(record.refresh_token.reveal().encode()).hexdigest()
+        return hashlib.sha256(record.refresh_token.reveal().encode(errors="surrogatepass")).hexdigest()
 
 
 def target_in(checked: Checked, name: str, link: str | None) -> Target:

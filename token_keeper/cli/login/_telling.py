@@ -11,9 +11,14 @@ from token_keeper.cli._client import Sidecar, find_socket
 from token_keeper.cli._group import Failure
 from token_keeper.cli._output import printable
 from token_keeper.cli._refresh import successor_text
+from token_keeper.cli.login._target import Target
 
 WAIT_S = 15.0
 """How long a sidecar may take to fetch the token."""
+ELSEWHERE = (
+    "If it does not see the login, it keeps its grants elsewhere: "
+    "write directory under [store], so that both look in one place"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +40,11 @@ class Told:
     text: str = ""
 
 
-def tell_sidecar(name: str, configured: str | None) -> Told:
-    """Have the sidecar fetch the token *name*, if one runs.
+def tell_sidecar(target: Target, configured: str | None) -> Told:
+    """Have the sidecar fetch the token of *target*, if one runs.
 
     Args:
-        name: Of the token.
+        target: For what somebody logged in.
         configured: The socket of the configuration.
     """
     path = configured or find_socket(None)
@@ -48,14 +53,18 @@ def tell_sidecar(name: str, configured: str | None) -> Told:
         document: dict[str, Any] = ask_about(
             Sidecar(path),
             "POST",
-            f"/v1/tokens/{name}/refresh{query(wait=WAIT_S)}",
+            f"/v1/tokens/{target.name}/refresh{query(wait=WAIT_S)}",
             wait_s=WAIT_S,
             expected=(200, 202),
         )
     except Failure as failure:
         return _untold(path, failure)
-    if document.pop("token", None) is None:
+    token = document.pop("token", None)
+    if token is None:
         return Told(socket=path, text=f"the sidecar at {where} fetches the token now")
+    # In a chain another source may come first.
+    if target.link is None and not target.keeps(str(token)):
+        return Told(socket=path, text=f"the sidecar at {where} has a token of another login. {ELSEWHERE}")
     generation = document.get("generation")
     return Told(
         socket=path,
@@ -74,10 +83,7 @@ def _untold(path: str, failure: Failure) -> Told:
             text=f"no sidecar answers at {where}; one that starts finds the login in the store",
         )
     if failure.code == os.EX_TEMPFAIL:
-        text = (
-            f"the sidecar at {where} has no new token yet: {failure.message}. If it does not see the login, "
-            "it keeps its grants elsewhere: write directory under [store], so that both look in one place"
-        )
+        text = f"the sidecar at {where} has no new token yet: {failure.message}. {ELSEWHERE}"
     elif failure.code == os.EX_DATAERR:
         text = f"the sidecar at {where} does not keep this token yet: reload its configuration"
     else:

@@ -41,6 +41,7 @@ class Token:
     failures: int
     issued_at: float | None
     expires_at: float | None
+    stale_at: float | None
     refresh_at: float | None
     next_attempt_at: float | None
     usable_for: float | None
@@ -60,6 +61,7 @@ def token_of(row: Mapping[str, Any]) -> Token:
         failures=_count(row.get("failures")),
         issued_at=_number(row.get("issued_at")),
         expires_at=_number(row.get("expires_at")),
+        stale_at=_number(row.get("stale_at")),
         refresh_at=_number(row.get("refresh_at")),
         next_attempt_at=_number(row.get("next_attempt_at")),
         usable_for=_number(row.get("usable_for")),
@@ -173,12 +175,15 @@ def style_of(token: Token) -> str:
 
 
 def drawn_life(token: Token, now: float, width: int, glyphs: Glyphs) -> str:
-    """Return the share of its lifetime that *token* has left, as a bar."""
-    if token.expires_at is None:
-        return bar(1.0 if token.status in USABLE else 0.0, width, glyphs)
-    lifetime = _lifetime(token)
-    if not lifetime or token.status not in USABLE:
+    """Return the share of its lifetime that *token* has left, as a bar.
+
+    An opaque token does not say when it was issued: its bar is full until the refresh is due.
+    """
+    if token.status not in USABLE:
         return bar(0.0, width, glyphs)
+    lifetime = _lifetime(token) or _lead(token)
+    if not lifetime or token.expires_at is None:
+        return bar(1.0, width, glyphs)
     return bar((token.expires_at - now) / lifetime, width, glyphs)
 
 
@@ -212,6 +217,12 @@ def _lifetime(token: Token) -> float | None:
     if token.expires_at is None or token.issued_at is None:
         return None
     return max(token.expires_at - token.issued_at, 0.0)
+
+
+def _lead(token: Token) -> float | None:
+    if token.expires_at is None or token.stale_at is None:
+        return None
+    return max(token.expires_at - token.stale_at, 0.0)
 
 
 def _sinks(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from token_keeper._model import EventKind, Phase, Status, Verdict
+from token_keeper._model import NAME, EventKind, Phase, Status, Verdict
 from token_keeper._waiting import LONGEST_S
 from token_keeper.sidecar.api._reports import CODE_LIMIT, CODE_MAX, REASON_MAX, TOKEN_MAX
 from token_keeper.sidecar.api._requests import GENERATION_MAX
@@ -14,7 +14,7 @@ from token_keeper.sidecar.api._waits import WAIT_MAX_S
 
 Schema = dict[str, Any]
 
-NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME = f"^{NAME.pattern}$"
 PROBLEM = "application/problem+json"
 
 
@@ -99,7 +99,7 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 _TRUTH: Schema = {"type": "boolean"}
 _NAMES: Schema = {"type": "array", "items": _STRING}
 _FINGERPRINT: Schema = {"type": "string", "pattern": "^[0-9a-f]{8}$"}
-_REPORTER: Schema = {"type": "string", "pattern": f"^$|{NAME}", "maxLength": 64}
+_REPORTER: Schema = {"type": "string", "pattern": f"^$|{_NAME}", "maxLength": 64}
 _RETRY = {"Retry-After": _header("Seconds to the next attempt to get a token.", "integer")}
 _ETAG = _header('`"START-GENERATION"`: changes with the token and with a restart.')
 _NAME_IN_PATH: Schema = {
@@ -107,7 +107,7 @@ _NAME_IN_PATH: Schema = {
     "in": "path",
     "required": True,
     "description": "Name of the token.",
-    "schema": {"type": "string", "pattern": NAME},
+    "schema": {"type": "string", "pattern": _NAME},
 }
 _WAIT = _query(
     "wait",
@@ -135,7 +135,7 @@ _REASON = _object({"problem": _STRING, "token": _STRING, "sink": _STRING}, optio
 _SINK = _object({"path": _STRING, "generation": _COUNT, "error": _or_null(_STRING)})
 _ROW = _object(
     {
-        "name": {"type": "string", "pattern": NAME},
+        "name": {"type": "string", "pattern": _NAME},
         "profile": _STRING,
         "status": {"enum": list(Status)},
         "phase": {"enum": list(Phase)},
@@ -223,7 +223,7 @@ _SCHEMAS: Schema = {
     "Event": _object(
         {
             "kind": {"enum": list(EventKind)},
-            "name": {"type": "string", "pattern": NAME},
+            "name": {"type": "string", "pattern": _NAME},
             "at": _NUMBER,
             "generation": _COUNT,
             "fingerprint": _or_null(_FINGERPRINT),
@@ -328,7 +328,7 @@ _EVENTS = _operation(
         "404": _problem("No such token."),
     },
     parameters=[
-        _query("token", "Of this token only.", {"type": "string", "pattern": NAME}),
+        _query("token", "Of this token only.", {"type": "string", "pattern": _NAME}),
         _query(
             "history",
             "Begin so many seconds ago.",

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from token_keeper._face import NAME
+from token_keeper._model import NAME
 from token_keeper.sidecar.api._problems import ClientGone, Problem, bad_request
 
 BODY_MAX = 65_536

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from token_keeper._model import NAME
+
 LONGEST_S: Final = 1e12
 """Longest duration; more is a mistake."""
 
@@ -27,7 +29,6 @@ _NUMBER: Final = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"
 _DURATION: Final = re.compile(rf"({_NUMBER})(ms|s|m|h|d)", re.ASCII)
 _RATIO: Final = re.compile(rf"({_NUMBER})%", re.ASCII)
 _MODE: Final = re.compile(r"0?[0-7]{3}")
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _HOST: Final = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\]", re.ASCII
 )
@@ -136,7 +137,7 @@ def group(value: object) -> int:
 def token_name(value: object) -> str:
     """Return the name of a token."""
     rule = "1 to 64 letters, digits, dots, dashes and underscores, and a letter or digit first"
-    return _matching(value, _NAME, f"cannot be a name: {rule}")
+    return _matching(value, NAME, f"cannot be a name: {rule}")
 
 
 def variable(value: object) -> str:
@@ -268,7 +269,7 @@ LEAD = Kind(read=lead, schema={"anyOf": [_text(_RATIO), _text(_DURATION)]})
 MODE = Kind(read=mode, schema=_text(_MODE), write=lambda bits: f"{bits:04o}")
 USER = Kind(read=user, schema=_IDENTITY)
 GROUP = Kind(read=group, schema=_IDENTITY)
-TOKEN_NAME = Kind(read=token_name, schema=_text(_NAME))
+TOKEN_NAME = Kind(read=token_name, schema=_text(NAME))
 VARIABLE = Kind(read=variable, schema=_text(_VARIABLE))
 HOST = Kind(read=host, schema=_text(_HOST))
 LISTEN = Kind(read=listen, schema=_text(_LISTEN))

@@ -22,15 +22,11 @@ from token_keeper.sidecar.config._records import Found, check
 from token_keeper.sidecar.config._source_model import OAuth2SourceConfig
 from token_keeper.sidecar.config._stores import place_of
 from token_keeper.sources import OAuth2Source
+from token_keeper.sources.oauth2._words import SECRETS, STORED
 
 _KEYS: Final = tuple(key for key in OAuth2SourceConfig.__struct_fields__ if key != "keep")
-_SECRETS: Final = (
-    *("client_secret", "private_key", "refresh_token"),
-    *("assertion", "subject_token", "actor_token"),
-)
-_LATE: Final = (*_SECRETS, "extra")
+_LATE: Final = (*SECRETS, "extra")
 """What `OAuth2Source` takes from functions, so that files are read at each fetch."""
-_ROTATING: Final = frozenset({"refresh_token", "device_code"})
 _INSTEAD: Final[Mapping[str, Mapping[str, Any]]] = {
     "token_url": {"token_url": SOMEWHERE},
     "issuer": {"token_url": SOMEWHERE},
@@ -38,7 +34,7 @@ _INSTEAD: Final[Mapping[str, Mapping[str, Any]]] = {
     "device_authorization_url": {"device_authorization_url": SOMEWHERE},
     "revocation_url": {"revocation_url": SOMEWHERE},
     # What a function returns is not known before the fetch.
-    **{key: {key: lambda: Secret("")} for key in _SECRETS},
+    **{key: {key: lambda: Secret("")} for key in SECRETS},
 }
 
 
@@ -57,7 +53,7 @@ def _oauth2_source(found: Found, at: At, notes: Notes) -> None:
         return
     kept = _kept(found, at, notes)
     hidden = {
-        key: Secret(value) if key in _SECRETS and isinstance(value, str) else value
+        key: Secret(value) if key in SECRETS and isinstance(value, str) else value
         for key, value in words.meant.items()
     }
     source = _built(hidden | kept, words, at, notes)
@@ -76,7 +72,7 @@ def _oauth2_source(found: Found, at: At, notes: Notes) -> None:
 
 def _kept(found: Found, at: At, notes: Notes) -> dict[str, Any]:
     """Return the words for the store, if it is needed."""
-    if not found["keep"] and found["grant"] not in _ROTATING:
+    if not found["keep"] and found["grant"] not in STORED:
         return {}
     store, name = place_of(at, notes)
     return {"store": store, "stored_as": name}

@@ -206,7 +206,7 @@ class CommandSourceConfig(
         run: The program and its arguments; nothing in it is looked up.
         shell: Give the one string of `run` to `/bin/sh`.
         format: What it prints; auto tells by its look.
-        timeout: How long it may take, at most 30 s.
+        timeout: How long it may take, at most 28 s.
         env: Variables of its environment, besides ours. Strings may refer.
         cwd: Where it runs.
         token_path: JMESPath of the token. Without it the usual names are tried.

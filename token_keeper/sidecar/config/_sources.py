@@ -141,26 +141,6 @@ def _http_source(found: Found, at: At, notes: Notes) -> None:
         notes.sources[at] = source
 
 
-def words_of(source: HttpSourceConfig, at: At, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the words of `HttpSource` that a source comes to now, with every secret in them.
-
-    Args:
-        source: What stands in the file.
-        at: Where it stands.
-        environ: Where `${env:NAME}` looks.
-
-    Raises:
-        ConfigError: If a JWT cannot be signed.
-        TransientFetchError: If a reference leads nowhere now.
-    """
-    found = look_up_again(_plain(source), at, environ).value
-    jwt = found.pop("bearer_jwt", None)
-    if jwt is not None:
-        found["headers"] = {**found.get("headers", {}), _AUTHORIZATION: SignedJwt(**jwt)()}
-    words: dict[str, Any] = found
-    return words
-
-
 def _source_of(*, bearer_jwt: Mapping[str, Any] | None = None, **words: Any) -> HttpSource:
     """Return the source that *words* describe.
 

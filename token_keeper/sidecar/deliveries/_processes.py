@@ -1,7 +1,6 @@
 """Runs one command to its end, within its time, in the thread that calls.
 
-The command is alone in a session, so that whatever it starts can be ended with it. It is reaped only
-after the last signal was sent: until then nobody else can get its number.
+It decides what is said of its end. How the command is watched and ended is in `token_keeper._processes`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import os
 import selectors
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from token_keeper._model import Secret
+from token_keeper._processes import ProcessGroup, read_some
 
 OUTPUT_MAX = 2_048
 """Characters of a failed command's output that are kept: the last ones."""
@@ -30,12 +29,8 @@ REAP_S = 1.0
 
 _KEPT = OUTPUT_MAX + 16_384
 """Bytes that are kept, so that a token at the cut is found whole."""
-_CHUNK = 65_536
-_BUSY = 4_096
-"""A reading that brings more is followed by a pause."""
-_PAUSE_S = 0.005
-"""So a command that writes without end waits for us, and not the event loop for it."""
 _LOOK_S = 0.05
+"""Between two looks whether something of it still runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +94,6 @@ class _Process:
         gives = command.gives and secret is not None
         self.output = b""
         self.is_cut = False
-        self._has_exited = False
-        self._stop = stop
         self._popen = subprocess.Popen(  # noqa: S603 - The operator wrote it; no shell.
             command.run,
             executable=program,
@@ -112,23 +105,22 @@ class _Process:
             env=dict(command.environment),
             start_new_session=True,
         )
-        self._pidfd = os.pidfd_open(self._popen.pid)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._pidfd, selectors.EVENT_READ, self._exited)
-        self._selector.register(stop, selectors.EVENT_READ, None)
+        self._group = ProcessGroup(self._popen, stop)
         assert self._popen.stdout is not None  # noqa: S101 - It was asked for.
-        self._open(self._popen.stdout.fileno(), selectors.EVENT_READ, self._read)
+        self._group.watch(self._popen.stdout, selectors.EVENT_READ, self._read)
         if gives and secret is not None and self._popen.stdin is not None:
             self._rest = secret.reveal().encode("ascii", "replace")
-            self._open(self._popen.stdin.fileno(), selectors.EVENT_WRITE, self._feed)
+            self._group.watch(self._popen.stdin, selectors.EVENT_WRITE, self._feed)
 
     def problem(self, timeout_s: float) -> str:
         """Wait for the end, and see to it that it comes. Returns what went wrong, or nothing."""
-        stopped = self._pump(time.monotonic() + timeout_s)
-        if not self._has_exited:
-            self._end(STOP_GRACE_S if stopped else KILL_AFTER_S)
-            why = "the sidecar ends" if stopped else f"it took longer than {timeout_s:g} s"
-            return f"was ended: {why}" if self._has_exited else f"cannot be ended, although {why}"
+        group = self._group
+        group.pump(time.monotonic() + timeout_s, lambda: group.has_exited or group.is_stopped)
+        if not group.has_exited:
+            grace_s = STOP_GRACE_S if group.is_stopped else KILL_AFTER_S
+            group.end(grace_s, REAP_S, self._is_gone, look_s=_LOOK_S)
+            why = "the sidecar ends" if group.is_stopped else f"it took longer than {timeout_s:g} s"
+            return f"was ended: {why}" if group.has_exited else f"cannot be ended, although {why}"
         for _ in range(4):
             # What is still in the pipe. Whoever holds it open besides is not waited for.
             self._read()
@@ -140,69 +132,23 @@ class _Process:
 
     def close(self) -> None:
         """Reap it and let go of its pipes."""
-        self._selector.close()
-        os.close(self._pidfd)
-        for pipe in (self._popen.stdin, self._popen.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
-        if self._has_exited:
-            self._popen.wait()
-        else:
-            threading.Thread(target=self._popen.wait, name="token-keeper reaper", daemon=True).start()
+        self._group.close()
 
-    def _pump(self, until: float, *, heeds_stop: bool = True) -> bool:
-        """Read and write until it exited, or *until*. Returns whether it was to stop."""
-        while not self._has_exited and (rest := until - time.monotonic()) > 0:
-            for key, _ in self._selector.select(rest):
-                if key.data is not None:
-                    key.data()
-                elif heeds_stop:
-                    self._selector.unregister(self._stop)
-                    return True
-        return False
-
-    def _end(self, grace_s: float) -> None:
-        """End the whole group, at first with SIGTERM."""
-        with suppress(KeyError):
-            self._selector.unregister(self._stop)
-        self._signal(signal.SIGTERM)
-        until = time.monotonic() + grace_s
-        while time.monotonic() < until:
-            self._pump(min(until, time.monotonic() + _LOOK_S))
-            if self._has_exited:
-                if not _has_members(self._popen.pid):
-                    return
-                time.sleep(_LOOK_S)
-        self._signal(signal.SIGKILL)
-        self._pump(time.monotonic() + REAP_S)
-
-    def _signal(self, number: signal.Signals) -> None:
-        # Not reaped yet, so the group is still ours. One that changed its user may be out of reach.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._popen.pid, number)
-
-    def _open(self, fd: int, event: int, act: Callable[[], None]) -> None:
-        os.set_blocking(fd, False)
-        self._selector.register(fd, event, act)
-
-    def _exited(self) -> None:
-        self._selector.unregister(self._pidfd)
-        self._has_exited = True
+    def _is_gone(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return self._group.has_exited and not _has_members(self._popen.pid)
 
     def _read(self) -> None:
         pipe = self._popen.stdout
         if pipe is None or pipe.closed:
             return
-        chunk = pipe.read(_CHUNK)
+        chunk = read_some(pipe)
         if chunk == b"":
-            self._selector.unregister(pipe.fileno())
+            self._group.unwatch(pipe)
             pipe.close()
         elif chunk:
             self.is_cut = self.is_cut or len(self.output) + len(chunk) > _KEPT
             self.output = (self.output + chunk)[-_KEPT:]
-            if len(chunk) > _BUSY:
-                time.sleep(_PAUSE_S)
 
     def _feed(self) -> None:
         pipe = self._popen.stdin
@@ -215,7 +161,7 @@ class _Process:
             # It does not want to read it.
             self._rest = b""
         if not self._rest:
-            self._selector.unregister(pipe.fileno())
+            self._group.unwatch(pipe)
             pipe.close()
 
 

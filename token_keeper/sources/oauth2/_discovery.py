@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from token_keeper._errors import ConfigError, FetchError, ResponseError, TransientFetchError
 from token_keeper._extract import parse_json
-from token_keeper.sources._answers import Answer
+from token_keeper.sources._answers import ALWAYS_TRANSIENT, Answer
 from token_keeper.sources._settings import Endpoint, endpoint_of
 from token_keeper.sources.oauth2._outcomes import NotGranted
 from token_keeper.sources.oauth2._posting import Form, send
@@ -25,7 +25,6 @@ DEVICE: Final = "device_authorization_endpoint"
 
 _FRESH_S: Final = 3_600.0
 """How long the metadata are believed before they are asked for again."""
-_LATER: Final = frozenset({408, 425, 429})
 _SHOWN: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
@@ -49,19 +48,32 @@ class Metadata:
                 f"If the server has one, give {_words(name)}"
             )
         try:
-            return endpoint_of(url, allow_http=allow_http, key=name, instead="client_id and client_secret")
+            place = endpoint_of(url, allow_http=allow_http, key=name, instead="client_id and client_secret")
         except ConfigError as error:
             problem = error.problem
+        else:
+            if allow_http or not self._is_downgrade(place):
+                return place
+            problem = "would send secrets in the clear, though the issuer is https"
         raise ResponseError(
             f"the {name} of the issuer's metadata cannot be used: it {problem}; a valid token stays. "
             f"Correct the server, or give {_words(name)}"
         )
 
+    def _is_downgrade(self, place: Endpoint) -> bool:
+        # To loopback, too: behind a port of this machine may be any of its users.
+        return place.url.startswith("http:") and str(self.document.get("issuer")).startswith("https:")
+
     def takes(self, method: str) -> bool:
         """Whether the token endpoint takes the client authentication *method*, such as client_secret_post."""
-        methods = self.document.get("token_endpoint_auth_methods_supported")
+        return method in self.auth_methods()
+
+    def auth_methods(self) -> list[str]:
+        """Return the client authentications that the token endpoint takes, by their names in metadata."""
+        said = self.document.get("token_endpoint_auth_methods_supported")
         # RFC 8414 section 2: without the list it is client_secret_basic.
-        return method in methods if isinstance(methods, list) else method == "client_secret_basic"
+        methods = said if isinstance(said, list) else ["client_secret_basic"]
+        return [method for method in methods if isinstance(method, str)]
 
 
 class Discovery:
@@ -113,7 +125,7 @@ class Discovery:
                 assert isinstance(document, Mapping)  # noqa: S101 - `_unfit` looked
                 return Metadata(document, asyncio.get_running_loop().time())
             failures.append((came.status, f"{place.path} {unfit}"))
-        may_pass = any(status >= 500 or status in _LATER for status, _ in failures)
+        may_pass = any(status >= 500 or status in ALWAYS_TRANSIENT for status, _ in failures)
         raise (TransientFetchError if may_pass else ResponseError)(
             f"{self._issuer.origin} has no metadata of the issuer: "
             f"{', and '.join(said for _, said in failures)}; a valid token stays. "

@@ -78,7 +78,7 @@ class TokenEndpoint:
     ) -> None:
         self.origin = addresses.face.origin
         named = addresses.issuer or addresses.face
-        self.owner = f"{_without_query(named.url)} {authentication.client_id or ''}".strip()
+        self.owner = owner_of(named.url, authentication.client_id)
         self._addresses = addresses
         self._authentication = authentication
         self._place = place
@@ -156,6 +156,11 @@ class TokenEndpoint:
         return metadata.endpoint(name, allow_http=self._addresses.allow_http), metadata
 
 
+def owner_of(url: str, client_id: str | None) -> str:
+    """Return how records name whose grant it is: the server's *url* without its query, and the client."""
+    return f"{url.partition('?')[0]} {client_id or ''}".strip()
+
+
 async def _clean(answer: Awaitable[T]) -> T:
     """Return *answer*; if it is cancelled, without the frames that hold what was being sent."""
     try:
@@ -172,7 +177,3 @@ def _unexpected(error: Exception, origin: str) -> FetchError:
     )
     problem.__cause__ = cause
     return problem
-
-
-def _without_query(url: str) -> str:
-    return url.partition("?")[0]

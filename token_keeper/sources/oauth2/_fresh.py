@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from token_keeper._errors import FetchError, StoreError
-from token_keeper._model import Issued, Secret
+from token_keeper._model import Issued
 from token_keeper._threads import in_thread
 from token_keeper.sources._tries import retrying
 from token_keeper.sources.oauth2 import _rotation as rotation
 from token_keeper.sources.oauth2._outcomes import Granted, Outcome
+from token_keeper.sources.oauth2._posting import Fields
 from token_keeper.sources.oauth2._rotation import Terms
 from token_keeper.store import Lease, Record
 
-Fields = Mapping[str, Secret | str | Sequence[str]]
-"""Of a form."""
+__all__ = ["Exchange", "Fields", "FreshGrant"]
 
 
 class Exchange(Protocol):
@@ -56,13 +56,15 @@ class FreshGrant:
         self._log = log
         self._wall = wall
 
-    async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:  # noqa: ARG002 - what is stored does not help
+    async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:
         """As `Renewal`. A token that cannot be kept is handed out all the same: it can be had again."""
         outcome: Issued | FetchError = await retrying(tries)(self._asked, await self._fields())
         if isinstance(outcome, FetchError):
             return outcome
         try:
-            record = rotation.with_token(Record(owner=self._terms.owner), outcome, self._terms, self._wall())
+            # A refresh token of another grant that was kept under this name may still be needed.
+            before = stored or Record(owner=self._terms.owner)
+            record = rotation.with_token(before, outcome, self._terms, self._wall())
             await in_thread(lease.write, record)
         except StoreError as error:
             self._log.warning("tokenNotKept", error=str(error))
@@ -75,10 +77,6 @@ class FreshGrant:
     async def is_current(self, stored: Record) -> bool:
         """As `Renewal`."""
         return stored.asked == self._terms.asked
-
-    def is_refused(self) -> bool:
-        """As `Renewal`: only asking again helps."""
-        return False
 
     async def _asked(self, fields: Fields) -> Issued | FetchError:
         outcome = await self._endpoint.exchange(fields)

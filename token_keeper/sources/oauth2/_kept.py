@@ -18,8 +18,8 @@ from token_keeper.sources.oauth2._words import STORED, Words
 from token_keeper.store import Slot
 
 _NEEDS = {
-    "refresh_token": "set refresh_token to that of a login",
-    "device_code": "log in first: token-keeper login, or OAuth2Source.login",
+    "refresh_token": "set refresh_token to that of a new login",
+    "device_code": "run token-keeper login, or call OAuth2Source.login",
 }
 
 

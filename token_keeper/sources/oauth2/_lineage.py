@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol
 
-from token_keeper._errors import FetchError, StoreError, TransientFetchError
+from token_keeper._errors import FetchError, RefusedError, StoreError, TransientFetchError
 from token_keeper._model import Issued
 from token_keeper._threads import in_thread
 from token_keeper.sources._source import cleanly, without_traces
@@ -70,10 +70,6 @@ class Renewal(Protocol):
         """
         ...
 
-    def is_refused(self) -> bool:
-        """Whether the last renewal failed for good, so that only another record helps."""
-        ...
-
 
 class Lineage:
     """A grant that is kept in a store, from its login to its end.
@@ -94,6 +90,8 @@ class Lineage:
         self._wall = wall
         self._handed: deque[str] = deque(maxlen=_REMEMBERED)
         self._flight: asyncio.Task[Issued | FetchError] | None = None
+        self._refused: str | None = None
+        """Digest of the stored refresh token that was refused; empty if there was none."""
 
     async def fetch(self, *, tries: int) -> Issued:
         """Return an access token: another process's, or a new one that the store has by then.
@@ -160,14 +158,14 @@ class Lineage:
                 await in_thread(lease.remove)
 
     async def changes(self) -> AsyncIterator[None]:
-        """Yield when somebody else wrote the record while nothing that we know is of use."""
+        """Yield when the store has another refresh token than the one that was refused: a new login."""
         from token_keeper.sources._watch import changes  # noqa: PLC0415 - Only who waits for a login.
 
         if self._slot.path is None:
             await asyncio.Event().wait()
             return
         async for _ in changes(self._slot.path):
-            if self._renewal.is_refused():
+            if self._refused is not None and await self._is_another(self._refused):
                 yield
 
     async def aclose(self) -> None:
@@ -206,11 +204,14 @@ class Lineage:
         is_current = stored is not None and await self._renewal.is_current(stored)
         now = self._wall()
         if stored is not None and is_current and rotation.is_worth_adopting(stored, self._handed, now):
+            self._refused = None
             return rotation.adopted(stored, now)
         try:
             outcome = await self._renewal.renewed(lease, stored, tries)
         except FetchError as error:
             outcome = without_traces(error)
+        is_refused = isinstance(outcome, RefusedError)
+        self._refused = _digest(await in_thread(lease.read)) if is_refused else None
         if isinstance(outcome, Issued):
             return outcome
         now = self._wall()
@@ -218,6 +219,13 @@ class Lineage:
             # A start in an outage: what a former run left is better than nothing.
             return rotation.adopted(stored, now)
         return outcome
+
+    async def _is_another(self, refused: str) -> bool:
+        try:
+            return _digest(await self.read()) not in {"", refused}
+        except StoreError:
+            # The next fetch will say so.
+            return False
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[Lease]:
@@ -251,3 +259,8 @@ class Lineage:
                 "Nothing was sent or changed: correct the source, or move the file away",
             )
         return record
+
+
+def _digest(record: Record | None) -> str:
+    """Return what tells the refresh token of *record* from others; nothing if there is none."""
+    return "" if record is None or record.refresh_token is None else rotation.digest(record.refresh_token)

@@ -7,9 +7,10 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
-from token_keeper._errors import FetchError, RefusedError, ResponseError, TransientFetchError
+from token_keeper._errors import ResponseError, TransientFetchError
 from token_keeper._model import Secret
-from token_keeper.sources.oauth2._fresh import Exchange, Fields
+from token_keeper.sources.oauth2._forms import GRANT_TYPES
+from token_keeper.sources.oauth2._fresh import Exchange
 from token_keeper.sources.oauth2._lineage import Lineage
 from token_keeper.sources.oauth2._outcomes import (
     DeviceAuthorization,
@@ -17,14 +18,15 @@ from token_keeper.sources.oauth2._outcomes import (
     Granted,
     NotGranted,
 )
+from token_keeper.sources.oauth2._posting import Fields
 
 Show = Callable[[DeviceCode], Awaitable[None] | None]
 """Shows a person the code."""
 
-GRANT_TYPE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 SLOWER_S: Final = 5.0
 """What `slow_down` adds to the interval (RFC 8628 section 3.5)."""
 LEAST_INTERVAL_S: Final = 1.0
+_LATER: Final = frozenset({"temporarily_unavailable", "server_error"})
 
 
 class DeviceEndpoint(Exchange, Protocol):
@@ -73,7 +75,10 @@ async def _approved(endpoint: Exchange, begun: DeviceAuthorization) -> Granted:
     loop = asyncio.get_running_loop()
     interval = max(begun.code.interval, LEAST_INTERVAL_S)
     ends = loop.time() + begun.code.expires_in
-    fields: dict[str, Secret | str] = {"grant_type": GRANT_TYPE, "device_code": begun.device_code}
+    fields: dict[str, Secret | str] = {
+        "grant_type": GRANT_TYPES["device_code"],
+        "device_code": begun.device_code,
+    }
     while loop.time() + interval < ends:
         await asyncio.sleep(interval)
         outcome = await endpoint.exchange(fields)
@@ -84,7 +89,7 @@ async def _approved(endpoint: Exchange, begun: DeviceAuthorization) -> Granted:
         elif outcome.code == "expired_token":
             break
         elif outcome.code != "authorization_pending":
-            if not _may_pass(outcome.error):
+            if not _may_pass(outcome):
                 raise outcome.error
             # RFC 8628 section 3.5: after a failure of the network more slowly.
             interval *= 2
@@ -93,5 +98,6 @@ async def _approved(endpoint: Exchange, begun: DeviceAuthorization) -> Granted:
     )
 
 
-def _may_pass(error: FetchError) -> bool:
-    return isinstance(error, TransientFetchError) and not isinstance(error, RefusedError)
+def _may_pass(outcome: NotGranted) -> bool:
+    """Whether asking again can help: any other error code ends a login (RFC 8628 section 3.5)."""
+    return isinstance(outcome.error, TransientFetchError) and outcome.code in {None, *_LATER}

@@ -18,7 +18,14 @@ from token_keeper.sources._tries import retrying
 from token_keeper.sources.oauth2 import _parts as parts
 from token_keeper.sources.oauth2._endpoint import TokenEndpoint
 from token_keeper.sources.oauth2._outcomes import DeviceCode, Granted, NotGranted
-from token_keeper.sources.oauth2._words import STORED, SUBJECT_TYPE, Words, check
+from token_keeper.sources.oauth2._words import (
+    REPLAY_LIMIT,
+    REPLAY_WINDOW_S,
+    STORED,
+    SUBJECT_TYPE,
+    Words,
+    check,
+)
 
 if TYPE_CHECKING:
     from token_keeper.sources.oauth2._lineage import Lineage
@@ -126,8 +133,8 @@ class OAuth2Source:
         revoke: str = "none",
         store: Store | None = None,
         stored_as: str | None = None,
-        replay_window: float = 30.0,
-        replay_limit: int = 1,
+        replay_window: float = REPLAY_WINDOW_S,
+        replay_limit: int = REPLAY_LIMIT,
         token_path: str | None = None,
         expires_path: str | None = None,
         default_lifetime: float | None = None,

@@ -15,7 +15,7 @@ from token_keeper._errors import FetchError
 from token_keeper._model import Secret
 from token_keeper.sources._answers import Answer
 from token_keeper.sources._clients import package_of
-from token_keeper.sources._exchange import Question, ask
+from token_keeper.sources._exchange import HEADERS, Question, ask
 from token_keeper.sources._network import network_problem, too_slow
 from token_keeper.sources._settings import Endpoint
 from token_keeper.sources._source import without_traces
@@ -24,13 +24,7 @@ from token_keeper.sources.oauth2._outcomes import Delivery, NotGranted
 Fields = Mapping[str, Secret | str | Sequence[str]]
 """Of a form. A name with several values is sent several times."""
 
-# Before ours, so that httpcore notices by itself: it leaks a socket that is cancelled in its TLS handshake.
-_CONNECT_SHARE: Final = 0.9
-_HEADERS: Final = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-    "User-Agent": "token-keeper",
-}
+_HEADERS: Final = {"Accept": "application/json", **HEADERS}
 
 
 @dataclass(slots=True)
@@ -87,7 +81,7 @@ def _question(form: Form, package: ModuleType, trace: _Trace, timeout_s: float) 
         data=None if form.fields is None else {name: _plain(value) for name, value in form.fields.items()},
         # An Auth of the client's would overwrite our own header.
         auth=None if form.authorization is None else package.Auth(),
-        connect_timeout_s=timeout_s * _CONNECT_SHARE,
+        timeout_s=timeout_s,
         extensions={"trace": trace},
         keeps_method=True,
         reads_all=True,

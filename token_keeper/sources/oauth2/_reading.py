@@ -5,6 +5,7 @@ Nothing of an answer is shown but its status and its error code: a description m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,14 +19,13 @@ from token_keeper._errors import (
 from token_keeper._extract import parse_json
 from token_keeper._model import Secret
 from token_keeper._shape import error_code, shape_of
-from token_keeper.sources._answers import Answer, is_page
+from token_keeper.sources._answers import ALWAYS_TRANSIENT, DENIALS, Answer, is_page, status_in_words
 from token_keeper.sources._place import TokenPlace
 from token_keeper.sources._source import without_traces
 from token_keeper.sources._times import retry_after
 from token_keeper.sources.oauth2._outcomes import Delivery, Granted, NotGranted, Outcome
 
-_LATER: Final = frozenset({408, 425, 429})
-_DENIALS: Final = frozenset({401, 403})
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _MISTAKES: Final = {
     "invalid_request": "The server misses or does not know a field: compare extra with its documentation",
     "invalid_scope": "Check scope: the server does not know it, or this client may not have it",
@@ -56,8 +56,8 @@ def outcome_of(answer: Answer, place: TokenPlace) -> Outcome:
     # Only its access token is meant, also if the server forgot to say of which type it is.
     kind = document.get("token_type")
     document = {**document, "token_type": kind if isinstance(kind, str) else "Bearer"}
-    said, scope = document.get("refresh_token"), document.get("scope")
-    refresh_token = Secret(said) if isinstance(said, str) and said else None
+    scope = document.get("scope")
+    refresh_token = _sendable(document.get("refresh_token"))
     try:
         issued = place.issued(document, server_time=answer.server_time)
     except FetchError as error:
@@ -87,11 +87,11 @@ def refusal_in(answer: Answer, document: object) -> NotGranted | None:
 def _problem(answer: Answer, code: str | None) -> FetchError:
     status = answer.status
     wait = retry_after(answer.headers, now=answer.received_at)
-    if status in _LATER or status >= 500:
+    if status in ALWAYS_TRANSIENT or status >= 500:
         return TransientFetchError(_message(answer, code, _HINTS.get(status)), retry_after=wait)
     if code in PERMANENT_REASONS:
         return RefusedError(str(code), retry_after=wait)
-    if code is None and status in _DENIALS and not is_page(answer):
+    if code is None and status in DENIALS and not is_page(answer):
         return RefusedError(f"http_{status}", retry_after=wait)
     if code in _MISTAKES:
         return ResponseError(_message(answer, code, _MISTAKES[str(code)]))
@@ -104,9 +104,14 @@ def _problem(answer: Answer, code: str | None) -> FetchError:
 
 
 def _message(answer: Answer, code: str | None, hint: str | None) -> str:
-    detail = f" ({code})" if code else " with a web page, as a firewall does" if is_page(answer) else ""
+    said = status_in_words(answer, code)
     remedy = hint or "The keeper tries again by itself"
-    return f"the authorization server answered {answer.status}{detail}; a valid token stays. {remedy}"
+    return f"the authorization server answered {said}; a valid token stays. {remedy}"
+
+
+def _sendable(said: object) -> Secret | None:
+    """Return the refresh token that was *said*; None if it is none, or no form could hold it."""
+    return Secret(said) if isinstance(said, str) and said and not _SURROGATE.search(said) else None
 
 
 def _unreadable(answer: Answer, document: object) -> NotGranted:

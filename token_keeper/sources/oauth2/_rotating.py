@@ -15,6 +15,7 @@ from typing import Any
 from token_keeper._errors import LOGIN_REQUIRED, FetchError, RefusedError, StoreError, TransientFetchError
 from token_keeper._model import Issued, Secret
 from token_keeper._threads import in_thread
+from token_keeper.sources._asking import OCCASION
 from token_keeper.sources._tries import retrying
 from token_keeper.sources.oauth2 import _rotation as rotation
 from token_keeper.sources.oauth2._fresh import Exchange, Fields
@@ -58,18 +59,14 @@ class RotatingGrant:
         self._needs = needs
         self._log = log
         self._wall = wall
-        self._is_refused = False
         self._unwritten: tuple[Record, Record] | None = None
 
     async def renewed(self, lease: Lease, stored: Record | None, tries: int) -> Issued | FetchError:
         """As `Renewal`."""
         record = rotation.working_record(stored, await self._seed(), self._terms.owner)
         if record is None or record.refresh_token is None:
-            self._is_refused = True
             return RefusedError(LOGIN_REQUIRED, message=f"there is no refresh token; {self._needs}")
-        outcome = await self._tried(lease, record, tries)
-        self._is_refused = isinstance(outcome, RefusedError)
-        return outcome
+        return await self._tried(lease, record, tries)
 
     async def is_current(self, stored: Record) -> bool:
         """As `Renewal`."""
@@ -79,10 +76,6 @@ class RotatingGrant:
     def is_behind(self) -> bool:
         """As `Renewal`."""
         return self._unwritten is not None
-
-    def is_refused(self) -> bool:
-        """As `Renewal`."""
-        return self._is_refused
 
     async def _tried(self, lease: Lease, record: Record, tries: int) -> Issued | FetchError:
         extra = await self._extra()
@@ -105,7 +98,7 @@ class RotatingGrant:
         """Send the refresh token of *record*, if it may be. Returns what came, and how the record is then."""
         refresh_token, now = record.refresh_token, self._wall()
         assert refresh_token is not None, "whoever sends has looked"  # noqa: S101 - our own invariant
-        why = rotation.permission(record, self._rule, now)
+        why = rotation.permission(record, self._rule, now, is_denied=_is_denied(record))
         if isinstance(why, Hold):
             return _held(record, why, now), record
         if why is not Sending.FIRST and record.mark is not None:
@@ -138,7 +131,7 @@ class RotatingGrant:
         if outcome.delivery is Delivery.LOST:
             return _lost(outcome), sent
         await in_thread(lease.write, record)
-        return _refused(outcome, had_lost=record.mark is not None), record
+        return _refused(outcome, self._needs, had_lost=record.mark is not None), record
 
     async def _stored(self, lease: Lease, sent: Record, after: Record) -> FetchError | None:
         """Have the store go on from *sent* to *after*; return why it did not."""
@@ -159,8 +152,7 @@ class RotatingGrant:
         if self._unwritten is None:
             return stored
         sent, after = self._unwritten
-        # If the store has gone on without us, what it has is newer.
-        if stored == sent:
+        if stored is None or stored == sent or _is_doubtful(stored, sent, after):
             await in_thread(lease.write, after)
             stored = after
         self._unwritten = None
@@ -188,12 +180,22 @@ def _prepare(lease: Lease, record: Record) -> None:
     lease.write(record)
 
 
+def _is_doubtful(stored: Record, sent: Record, after: Record) -> bool:
+    """Whether who came after us only sent the token again that was replaced by ours, and heard nothing."""
+    is_ours = stored.refresh_token == sent.refresh_token != after.refresh_token
+    return is_ours and stored.mark is not None
+
+
+def _is_denied(record: Record) -> bool:
+    return record.access_token is not None and OCCASION.get().is_denied(record.access_token)
+
+
 def _ourselves() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _held(record: Record, why: Hold, now: float) -> TransientFetchError:
-    lost = now - record.mark.sent_at if record.mark is not None else 0.0
+    lost = max(now - record.mark.sent_at, 0.0) if record.mark is not None else 0.0
     return TransientFetchError(
         f"the answer to the refresh {lost:.0f} s ago was lost, and the server may take the refresh token for "
         "stolen if it sees it again; the valid token stays. It is sent once more shortly before that "
@@ -213,7 +215,7 @@ def _lost(outcome: NotGranted) -> FetchError:
     )
 
 
-def _refused(outcome: NotGranted, *, had_lost: bool) -> FetchError:
+def _refused(outcome: NotGranted, needs: str, *, had_lost: bool) -> FetchError:
     error = outcome.error
     if not isinstance(error, RefusedError) or error.reason != "invalid_grant":
         return error
@@ -222,5 +224,5 @@ def _refused(outcome: NotGranted, *, had_lost: bool) -> FetchError:
         error.reason,
         retry_after=error.retry_after,
         message="the server refused the refresh token (invalid_grant): it expired, was revoked, or was used "
-        f"elsewhere.{cause} A valid token stays until it expires. Log in again",
+        f"elsewhere.{cause} A valid token stays until it expires. To log in again, {needs}",
     )

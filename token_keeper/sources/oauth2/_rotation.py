@@ -81,16 +81,26 @@ class Terms:
     asked: str
 
 
-def permission(record: Record, rule: ReplayRule, now: float) -> Sending | Hold:
-    """Say whether the refresh token of *record* may be sent at *now*, in Unix seconds."""
+def permission(record: Record, rule: ReplayRule, now: float, *, is_denied: bool = False) -> Sending | Hold:
+    """Say whether the refresh token of *record* may be sent.
+
+    Args:
+        record: What the store remembers.
+        rule: What the server forgives.
+        now: Unix seconds.
+        is_denied: Whether a server refused the access token: then that is lost already.
+    """
     mark = record.mark
     if mark is None:
         return Sending.FIRST
     age = now - mark.sent_at
     if -CLOCK_LEEWAY_S <= age <= rule.window_s and mark.times <= rule.limit:
         return Sending.REPLAY
+    if record.received_at is not None and now < record.received_at - CLOCK_LEEWAY_S:
+        # The clock was set back. To hold it until that has caught up may take years.
+        return Sending.LAST_RESORT
     until = _last_minute(record)
-    return Sending.LAST_RESORT if until is None or now >= until else Hold(until)
+    return Sending.LAST_RESORT if is_denied or until is None or now >= until else Hold(until)
 
 
 def marked(record: Record, *, now: float, by: str) -> Record:

@@ -17,9 +17,14 @@ from token_keeper.sources.oauth2 import _authentication as authentication
 from token_keeper.sources.oauth2._forms import GRANT_TYPES
 
 STORED: Final = frozenset({"refresh_token", "device_code"})
-"""Grants that live in a store."""
+"""Grants that live in a store: their refresh tokens may rotate."""
+SECRETS: Final = (
+    *("client_secret", "private_key", "refresh_token"),
+    *("assertion", "subject_token", "actor_token"),
+)
+"""Words that are secrets, as texts or as functions that return them."""
 
-_REVOKED: Final = ("none", "access_token", "refresh_token")
+REVOKED: Final = ("none", "access_token", "refresh_token")
 _BELONGS_TO: Final = {
     "refresh_token": "refresh_token",
     "assertion": "jwt_bearer",
@@ -29,6 +34,10 @@ _BELONGS_TO: Final = {
     "requested_token_type": "token_exchange",
     "device_authorization_url": "device_code",
 }
+REPLAY_WINDOW_S: Final = 30.0
+"""Seconds for which a server is taken to forgive that a refresh token comes twice, unless it is said."""
+REPLAY_LIMIT: Final = 1
+"""How often, unless it is said."""
 SUBJECT_TYPE: Final = "access_token"
 """What a token to exchange is taken for, unless it is said."""
 _NEEDS_CLIENT_ID: Final = frozenset({"client_credentials", "device_code"})
@@ -161,7 +170,7 @@ def _check_replay(words: Words) -> None:
 
 
 def _check_revoke(words: Words) -> None:
-    if words.revoke not in _REVOKED:
-        raise ConfigError("revoke", f"must be one of {', '.join(_REVOKED)}")
+    if words.revoke not in REVOKED:
+        raise ConfigError("revoke", f"must be one of {', '.join(REVOKED)}")
     if words.revoke == "refresh_token" and words.grant not in STORED:
         raise ConfigError("revoke", f"cannot be refresh_token: grant {words.grant} has none")
