@@ -10,9 +10,9 @@ from enum import Enum
 
 from token_keeper._errors import RefusedError, ResponseError, TransientFetchError
 from token_keeper._model import Issued, Secret
-from token_keeper.sources.oauth2._fresh import Fields
 from token_keeper.sources.oauth2._lineage import Lineage
 from token_keeper.sources.oauth2._outcomes import Delivery, Granted, NotGranted, Outcome
+from token_keeper.sources.oauth2._posting import Fields
 from token_keeper.sources.oauth2._rotating import RotatingGrant
 from token_keeper.sources.oauth2._rotation import ReplayRule, Terms
 from token_keeper.store import Lease, MemoryStore, Record, Slot, Store

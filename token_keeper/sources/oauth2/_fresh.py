@@ -16,8 +16,6 @@ from token_keeper.sources.oauth2._posting import Fields
 from token_keeper.sources.oauth2._rotation import Terms
 from token_keeper.store import Lease, Record
 
-__all__ = ["Exchange", "Fields", "FreshGrant"]
-
 
 class Exchange(Protocol):
     """A token endpoint, as far as a renewal needs it."""

@@ -18,8 +18,9 @@ from token_keeper._threads import in_thread
 from token_keeper.sources._asking import OCCASION
 from token_keeper.sources._tries import retrying
 from token_keeper.sources.oauth2 import _rotation as rotation
-from token_keeper.sources.oauth2._fresh import Exchange, Fields
+from token_keeper.sources.oauth2._fresh import Exchange
 from token_keeper.sources.oauth2._outcomes import Delivery, Granted, NotGranted, Outcome
+from token_keeper.sources.oauth2._posting import Fields
 from token_keeper.sources.oauth2._rotation import Hold, ReplayRule, Sending, Terms
 from token_keeper.store import Lease, Record
 
