@@ -31,6 +31,8 @@ class GuardedEcho:
     def __init__(self, backend: FakeBackend | None = None) -> None:
         self.seen: deque[str | None] = deque(maxlen=10_000)
         self.may_end = threading.Event()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         self._backend = backend
         self._revoked: set[str] = set()
         self._refuses_all = False
@@ -59,6 +61,7 @@ class GuardedEcho:
         self._refuses_all = True
 
     def check(self, context: Any) -> None:
+        assert self.may_answer.wait(10)
         headers = [value for key, value in context.invocation_metadata() if key == "authorization"]
         token = headers[0].removeprefix("Bearer ") if headers else None
         assert len(headers) <= 1

@@ -227,7 +227,10 @@ def test_a_future_is_reported_but_not_retried(keeper, server, backend):
     server.revoke_all()
 
     with intercepted(keeper, server) as channel:
-        assert channel.unary_unary(UNARY).future(b"x").code() is grpc.StatusCode.UNAUTHENTICATED
+        server.may_answer.clear()
+        call = channel.unary_unary(UNARY).future(b"x")
+        server.may_answer.set()
+        assert call.code() is grpc.StatusCode.UNAUTHENTICATED
         until(lambda: len(backend.issued) == 2)
         assert channel.unary_unary(UNARY).future(b"x").result() == b"x"
 

@@ -18,7 +18,7 @@ from token_keeper import OAuth2Source, TransientFetchError
 from token_keeper.store import DirectoryStore
 from token_keeper.testing import run_virtual
 
-CRASHES = int(os.environ.get("TOKEN_KEEPER_CRASHES", "90"))
+CRASHES = int(os.environ.get("TOKEN_KEEPER_CRASHES", "60"))
 SEED = int(os.environ.get("TOKEN_KEEPER_CRASH_SEED", "0")) or random.randrange(1, 2**31)
 GRACE_S = 600
 MOST = 1_000_000_000

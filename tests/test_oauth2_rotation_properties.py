@@ -35,7 +35,7 @@ def one_step(world, process, fault, place, tries):
     return lineage
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEP, max_size=12))
 def test_a_grant_is_never_lost_to_a_server_that_forgives_for_long(steps):
     world = World()
@@ -50,7 +50,7 @@ def test_a_grant_is_never_lost_to_a_server_that_forgives_for_long(steps):
     assert not world.server.reuses
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(STEP, max_size=12))
 def test_reuse_is_never_detected_while_an_access_token_is_at_stake(steps):
     """The server forgives what we are told it does; a reuse beyond that is only risked as the last resort."""
@@ -66,7 +66,7 @@ def test_reuse_is_never_detected_while_an_access_token_is_at_stake(steps):
         world.now += gap_s
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from([Fault.DIES_BEFORE, Fault.DIES_AFTER, Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.BROKEN]),
     st.floats(min_value=0.0, max_value=29.0),
