@@ -142,6 +142,8 @@ class KeeperCredentialProvider(StreamingCredentialProvider):
     async def connect_async(self, connection: Any) -> None:
         """Log in, as `connect` does: for `redis_connect_func` of `redis.asyncio`."""
         attempt = self._attempts.setdefault(connection, _Attempt())
+        # The pool hands it out before it is connected, when `_take_back` does not know it yet.
+        connection.set_re_auth_token(None)
         try:
             with self._judged(attempt):
                 await connection.on_connect()
