@@ -19,12 +19,12 @@ import token_keeper
 from token_keeper import RefreshPolicy
 from token_keeper.sidecar.api._app import make_app
 from token_keeper.sidecar.api._openapi import document
+from token_keeper.sidecar.api._reports import REASON_MAX, _problem_of
 
 SETTINGS = {
     "seed": 1,
     "parameters": {"path.name": "chat"},
-    # Two halves of a pair are two characters to the generator, and one after they were read as JSON.
-    "generation": {"mode": "all", "max-examples": 10, "codec": "utf-8"},
+    "generation": {"mode": "all", "max-examples": 10},
     # What it learns of one operation for another costs half a minute and found nothing.
     "phases": {"stateful": {"enabled": False}},
     # That there is no token now is an answer, not a mistake.
@@ -59,7 +59,21 @@ def failures(ended: list[Any]) -> Iterator[str]:
             for checks in event.recorder.checks.values():
                 for check in checks:
                     if check.status is not Status.SUCCESS and check.failure_info is not None:
-                        yield f"{check.name}: {check.failure_info.failure}\n{check.failure_info.code_sample}"
+                        said = f"{check.name}: {check.failure_info.failure}\n{check.failure_info.code_sample}"
+                        if not is_miscounted(said):
+                            yield said
+
+
+def is_miscounted(said: str) -> bool:
+    """Whether the generator took a character beyond U+FFFF for two: JSON Schema counts it as one."""
+    return "violates `maxLength`" in said and r"\ud" in said
+
+
+@pytest.mark.parametrize("character", ["x", "\u00d4", "\U000f0bdd"])
+def test_a_reason_is_as_long_as_it_has_characters(character):
+    longest = {"generation": 1, "reason": character * REASON_MAX}
+    assert _problem_of(longest) is None
+    assert _problem_of(longest | {"reason": f"{longest['reason']}."}) is not None
 
 
 def operations() -> Iterator[tuple[str, str]]:
